@@ -1,0 +1,86 @@
+"""Files that are either whole or absent: everything is written beside its target, then renamed.
+
+The one place that knows how jaxwiz writes, hashes and verifies files. No other module renames or calls fsync.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """A fault in what the user gave; its message names field or file, value, rule and remedy, and is shown as it is."""
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """Returns the SHA-256 of `data` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes as 64 hexadecimal digits, read in bounded memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_path(path: Path) -> str:
+    """Returns one SHA-256 for a file, or for a folder's relative file names and contents in sorted order."""
+    if path.is_file():
+        return sha256_of_file(path)
+    digest = hashlib.sha256()
+    for name, file_digest in hash_tree(path).items():
+        digest.update(f"{name}\0{file_digest}\n".encode())
+    return digest.hexdigest()
+
+
+def hash_tree(folder: Path) -> dict[str, str]:
+    """Returns {relative POSIX name: SHA-256} of every regular file below `folder`, sorted by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of_file(path) for path in files}
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed over `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; on success it takes the place of `path`, else it is removed.
+
+    A folder that already stands at `path` is replaced whole, never merged into.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            retired = path.with_name(f".{path.name}.retired")
+            shutil.rmtree(retired, ignore_errors=True)
+            path.rename(retired)
+            partial.rename(path)
+            shutil.rmtree(retired)
+        else:
+            partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 `text` to `path` atomically, creating parent folders."""
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")

@@ -1,0 +1,123 @@
+"""The Llama decoder's forward pass, as pure functions of a parameter dict.
+
+Two ways through the same layers: `hidden_states` for whole (packed) rows, `cached_hidden_states` for prefill, decode.
+Layers are scanned over their stacked parameters, so compile time and program size do not grow with depth. Weights are
+cast to the compute dtype where they are used; norms, rotations and softmax run in float32.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxwiz.model.attention import attention, packed_mask, slot_mask
+from jaxwiz.model.cache import KVCache
+from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.layers import DecoderLayer, RMSNorm
+from jaxwiz.model.params import Params, graph_of
+from jaxwiz.model.rope import rotation
+
+
+def hidden_states(
+    params: Params,
+    config: LlamaConfig,
+    tokens: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array | None = None,
+    *,
+    compute_dtype: jnp.dtype = jnp.float32,
+    remat: bool = False,
+) -> jax.Array:
+    """Returns the normed final hidden states [B, T, D] in `compute_dtype`.
+
+    Args:
+      params: parameters as `model/params.py` lays them out.
+      config: the model's shape.
+      tokens: int32 [B, T] in [0, V).
+      positions: int32 [B, T], each token's place in its own segment.
+      segment_ids: int32 [B, T], equal within an example, 0 for padding; None: each row is one segment.
+      compute_dtype: dtype of matmuls and activations.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+    """
+    turn = rotation(positions, config.head_dim, config.rope_theta)
+    mask = packed_mask(tokens.shape[1], segment_ids)
+    attend = functools.partial(attention, mask=mask)
+
+    def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
+        return _layer_module(config, layer_params, compute_dtype)(x, turn, attend), None
+
+    x = _embed(params, tokens, compute_dtype)
+    x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["layers"])
+    return _final_norm(params, config, x)
+
+
+def cached_hidden_states(
+    params: Params,
+    config: LlamaConfig,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: KVCache,
+    *,
+    compute_dtype: jnp.dtype = jnp.float32,
+) -> tuple[jax.Array, KVCache]:
+    """Returns the normed final hidden states [B, T, D] and the cache with these tokens' keys and values written.
+
+    Args:
+      params: parameters as `model/params.py` lays them out.
+      config: the model's shape.
+      tokens: int32 [B, T].
+      positions: int32 [B, T], below S; token t of row b writes slot positions[b, t] and sees slots up to it.
+      cache: keys and values of earlier tokens; donate it to update in place.
+      compute_dtype: dtype of matmuls and activations.
+    """
+    turn = rotation(positions, config.head_dim, config.rope_theta)
+    mask = slot_mask(positions, cache.k.shape[2])
+    rows = jnp.arange(tokens.shape[0])[:, None]
+
+    def layer(carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, Params]) -> tuple[tuple, None]:
+        x, cache = carry
+        index, layer_params = scanned
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            nonlocal cache
+            cache = KVCache(
+                cache.k.at[index, rows, positions].set(k.astype(cache.k.dtype)),
+                cache.v.at[index, rows, positions].set(v.astype(cache.v.dtype)),
+            )
+            return attention(q, cache.k[index].astype(q.dtype), cache.v[index].astype(q.dtype), mask)
+
+        x = _layer_module(config, layer_params, compute_dtype)(x, turn, attend)
+        return (x, cache), None
+
+    x = _embed(params, tokens, compute_dtype)
+    layer_indices = jnp.arange(config.num_layers)
+    (x, cache), _ = jax.lax.scan(layer, (x, cache), (layer_indices, params["layers"]))
+    return _final_norm(params, config, x), cache
+
+
+def logits(params: Params, config: LlamaConfig, hidden: jax.Array) -> jax.Array:
+    """Returns float32 next-token logits [..., V] of normed hidden states [..., D]."""
+    kernel = head_kernel(params, config).astype(hidden.dtype)
+    with jax.named_scope("head"):
+        return jnp.einsum("...D,DV->...V", hidden, kernel, preferred_element_type=jnp.float32)
+
+
+def head_kernel(params: Params, config: LlamaConfig) -> jax.Array:
+    """Returns the output projection [D, V]: its own parameter, or the transposed embedding where the two are tied."""
+    return params["embed"]["tokens"].T if config.tie_embeddings else params["head"]["kernel"]
+
+
+def _embed(params: Params, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    with jax.named_scope("embed"):
+        return params["embed"]["tokens"][tokens].astype(dtype)
+
+
+def _layer_module(config: LlamaConfig, layer_params: Params, dtype: jnp.dtype) -> DecoderLayer:
+    cast = jax.tree.map(lambda leaf: leaf.astype(dtype), layer_params)
+    return nnx.merge(graph_of(DecoderLayer, config), cast)
+
+
+def _final_norm(params: Params, config: LlamaConfig, x: jax.Array) -> jax.Array:
+    norm_params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params["norm"])
+    return nnx.merge(graph_of(RMSNorm, config), norm_params)(x)

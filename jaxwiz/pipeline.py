@@ -1,0 +1,210 @@
+"""A pipeline config: named steps, each a stage with its config, run in order in processes of their own.
+
+A step's folder is `<out>/<step name>`; `${name}` in any string of a step's config stands for the folder of an earlier
+step. All configs are validated before the first step starts. Separate processes return memory to the machine between
+steps and keep evaluation apart from JAX.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from jaxwiz import files
+from jaxwiz.config import (
+    ConfigError,
+    Finding,
+    dump_config,
+    input_paths,
+    parse_config,
+    read_config_file,
+    section,
+    to_yaml,
+)
+from jaxwiz.config.loader import apply_override, merge
+from jaxwiz.console import say
+from jaxwiz.stages import STAGES, Stage
+from jaxwiz.step import check_step, parse_stage_config, step_state
+
+
+@section
+class StepConfig:
+    """One step of a pipeline.
+
+    Attributes:
+      name: its folder's name below the pipeline's `out`.
+      stage: which stage it runs.
+      use: a config file, relative to the pipeline file, that `set` is merged over; empty: `set` alone.
+      set: config keys of the stage, without `out`.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    stage: str
+    use: str = ""
+    set: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it, and the class is frozen
+
+
+@section
+class PipelineConfig:
+    """A pipeline: where its runs go, and its steps in order."""
+
+    out: Path
+    steps: Annotated[tuple[StepConfig, ...], Field(min_length=1)]
+
+
+def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig, list[tuple[str, Stage, Any]]]:
+    """Returns a pipeline file's config and its steps as (name, stage, validated stage config).
+
+    Args:
+      path: the pipeline YAML.
+      overrides: "key=value"; a first part that names a step addresses that step's config, as in train.max_steps=2.
+
+    Raises:
+      ConfigError: the faults of the pipeline and of every step.
+    """
+    data = read_config_file(path)
+    data.pop("stage", None)
+    names = [step.get("name") for step in data.get("steps", []) if isinstance(step, dict)]
+    own = [override for override in overrides if override.partition(".")[0] not in names]
+    data = read_config_file(path, own)
+    data.pop("stage", None)
+    pipeline = parse_config(data, PipelineConfig, str(path))
+    steps, faults = [], []
+    for index, step in enumerate(pipeline.steps):
+        earlier = {other.name: str(pipeline.out / other.name) for other in pipeline.steps[:index]}
+        try:
+            if step.name in earlier:
+                raise ConfigError(f"{path}: two steps are named {step.name!r}; names must differ")
+            steps.append(_resolve_step(path, pipeline, step, earlier, overrides))
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return pipeline, steps
+
+
+def _resolve_step(
+    path: Path, pipeline: PipelineConfig, step: StepConfig, earlier: dict[str, str], overrides: Sequence[str]
+) -> tuple[str, Stage, Any]:
+    source = f"{path} step {step.name!r}"
+    if step.stage not in STAGES:
+        raise ConfigError(f"{source}: stage = {step.stage!r}: must be one of {', '.join(STAGES)}")
+    prefix = f"{step.name}."
+    own = [override.removeprefix(prefix) for override in overrides if override.startswith(prefix)]
+    base = read_config_file(path.parent / step.use) if step.use else {}
+    data = merge(base, step.set)
+    for override in own:
+        data = apply_override(data, override)
+    data = _fill_in(data, earlier, source)
+    data["out"] = str(pipeline.out / step.name)
+    stage = STAGES[step.stage]
+    return step.name, stage, parse_stage_config(stage, data, source)
+
+
+def _fill_in(value: Any, folders: dict[str, str], source: str) -> Any:
+    """Returns `value` with every ${step} replaced by that step's folder."""
+    if isinstance(value, dict):
+        return {key: _fill_in(item, folders, source) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill_in(item, folders, source) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def folder_of(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in folders:
+            known = ", ".join(folders) or "none"
+            raise ConfigError(f"{source}: '{value}': ${{{name}}} names no earlier step; earlier steps: {known}")
+        return folders[name]
+
+    return re.sub(r"\$\{([^}]*)\}", folder_of, value)
+
+
+def check_pipeline(path: Path, overrides: Sequence[str]) -> list[Finding]:
+    """Returns the findings of every step; inputs that an earlier step will make are not missed."""
+    pipeline, steps = load_pipeline(path, overrides)
+    findings = []
+    for name, stage, config in steps:
+        waits = [
+            str(source)
+            for _, source in input_paths(config)
+            if source.is_relative_to(pipeline.out) and not source.exists()
+        ]
+        if waits:
+            findings.append(Finding("ok", f"{name}: config is valid; the rest waits for {', '.join(waits)}"))
+        else:
+            findings += [Finding(found.level, f"{name}: {found.message}") for found in check_step(stage, config)]
+    return findings
+
+
+def check_file(path: Path, overrides: Sequence[str]) -> list[Finding]:
+    """Returns the findings about a config file of any stage, or of a pipeline; nothing is run or written.
+
+    Raises:
+      ConfigError: the config itself is faulty.
+    """
+    data = read_config_file(path)
+    if "steps" in data:
+        return check_pipeline(path, overrides)
+    stage = _stage_of(path, data)
+    return check_step(stage, parse_stage_config(stage, read_config_file(path, overrides), str(path)))
+
+
+def show_file(path: Path, overrides: Sequence[str]) -> str:
+    """Returns, as YAML, a config file of any stage or of a pipeline with everything filled in; see `check_file`."""
+    data = read_config_file(path)
+    if "steps" not in data:
+        stage = _stage_of(path, data)
+        config = parse_stage_config(stage, read_config_file(path, overrides), str(path))
+        return f"stage: {stage.name}\n{to_yaml(config)}"
+    pipeline, steps = load_pipeline(path, overrides)
+    resolved = tuple(
+        StepConfig(
+            name=name, stage=stage.name, set={key: value for key, value in dump_config(config).items() if key != "out"}
+        )
+        for name, stage, config in steps
+    )
+    return to_yaml(PipelineConfig(out=pipeline.out, steps=resolved))
+
+
+def _stage_of(path: Path, data: dict[str, Any]) -> Stage:
+    stage = STAGES.get(data.get("stage", ""))
+    if stage is None:
+        raise ConfigError(f"{path}: stage = {data.get('stage')!r}: must be one of {', '.join(STAGES)}; add the line")
+    return stage
+
+
+def run_pipeline(path: Path, overrides: Sequence[str]) -> int:
+    """Runs every step that is not finished, each in a process of its own, and prints what came out.
+
+    Returns:
+      0, or the exit code of the step that failed; running again continues there.
+    """
+    pipeline, steps = load_pipeline(path, overrides)
+    for number, (name, stage, config) in enumerate(steps, start=1):
+        title = f"[{number}/{len(steps)}] {name} ({stage.name})"
+        if step_state(stage, config).status == "finished":
+            say(f"{title}: skipped, inputs and config have not changed")
+            continue
+        say(f"{title}")
+        step_file = pipeline.out / "configs" / f"{name}.yaml"
+        files.write_text(step_file, f"stage: {stage.name}\n" + to_yaml(config))
+        code = subprocess.run([sys.executable, "-m", "jaxwiz.cli", stage.name, str(step_file)], check=False).returncode
+        if code != 0:
+            say(f"{title} failed with exit code {code}. Finished steps are kept; the same command continues here.")
+            return code if code > 0 else 128 - code
+    _print_summaries(pipeline, steps)
+    return 0
+
+
+def _print_summaries(pipeline: PipelineConfig, steps: list[tuple[str, Stage, Any]]) -> None:
+    for name, _, config in steps:
+        summary = config.out / "summary.txt"
+        print(f"\n== {name} ==\n{summary.read_text(encoding='utf-8').rstrip()}")
+    reports = [config.out / "report.html" for _, stage, config in steps if "report.html" in stage.results]
+    for report in reports:
+        print(f"\nReport: {report.resolve()}")

@@ -1,0 +1,146 @@
+"""What keeps programs away from everything else, set up once per sandbox server: namespaces and an unprivileged user.
+
+    process namespace   programs see and signal only each other, and all of them die with the server
+    mount namespace     their folders lie on a small memory file system of their own
+    network namespace   no interface is up: nothing to connect to
+    unprivileged user   if the server is root: programs run as a user that owns nothing
+
+Each layer is tried, and `isolate` returns those that hold; a container may forbid any of them. Not covered yet: reading
+the host's world-readable files, and system calls.
+
+Runs in the server's clean process: standard library only, nothing from jaxwiz.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+_NEW_MOUNTS, _NEW_IPC, _NEW_USER, _NEW_PROCESSES, _NEW_NETWORK = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+_MOUNT_NOSUID, _MOUNT_NODEV, _MOUNT_BIND, _MOUNT_RECURSIVE, _MOUNT_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
+_PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36
+
+# 65520 to 65533 are ids that no Linux distribution assigns. One per server, because the limit on processes counts all
+# that a user has: a fork bomb in one program must not stop an honest one beside it from starting a thread.
+_FIRST_USER, _USERS = 65520, 14
+
+
+def isolate(box_root: str, server: int) -> tuple[list[str], int | None]:
+    """Returns the layers that hold, and the user id that programs must take on (None: stay as they are).
+
+    Where process namespaces are allowed, the caller goes on as process 1 of a new one; the process that it was waits
+    outside and ends with it.
+
+    Args:
+      box_root: folder, mode 0711, below which programs get their own folders.
+      server: number of this server among those at work.
+    """
+    layers = []
+    if _enter_namespaces():
+        layers += ["process namespace", "network namespace"]
+        try:
+            _mount("none", "/", None, _MOUNT_RECURSIVE | _MOUNT_PRIVATE)
+            if os.getuid() == 0:
+                _open_way_to([sys.prefix, sys.base_prefix, *sys.path, box_root])
+            _mount("tmpfs", box_root, "tmpfs", _MOUNT_NOSUID | _MOUNT_NODEV, "size=128m,nr_inodes=4096,mode=711")
+            layers.append("memory file system")
+        except OSError:
+            pass
+    else:
+        _call("prctl", _CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans come to us, so that we can end them
+    user = _FIRST_USER + server % _USERS
+    if os.getuid() == 0 and _works_as(user, box_root):
+        return [*layers, "unprivileged user"], user
+    return layers, None
+
+
+def become(user: int) -> None:
+    """Gives up root for `user` and every group, for good."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def _enter_namespaces() -> bool:
+    """Says whether we are now process 1 of new namespaces; the old process stays outside, waiting for this one."""
+    uid, gid = os.getuid(), os.getgid()
+    flags = _NEW_MOUNTS | _NEW_IPC | _NEW_PROCESSES | _NEW_NETWORK
+    try:
+        _call("unshare", flags if uid == 0 else flags | _NEW_USER)
+        if uid != 0:
+            for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+                with open(f"/proc/self/{name}", "w") as file:
+                    file.write(line)
+    except OSError:
+        return False
+    inner = os.fork()
+    if inner:
+        _, status = os.waitpid(inner, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    _call("prctl", _PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    return True
+
+
+def _open_way_to(paths: list[str]) -> None:
+    """Makes `paths` reachable for every user, in our mount namespace only.
+
+    An interpreter below /root can't be read by an unprivileged user. Over each closed folder on the way, a memory file
+    system is laid that holds nothing but the wanted paths; all else in that folder is thereby hidden from programs.
+    """
+    behind: dict[str, list[str]] = {}
+    for path in sorted({os.path.realpath(path) for path in paths if os.path.isdir(path)}):
+        parts = path.split("/")
+        ancestors = ["/".join(parts[:end]) for end in range(2, len(parts))]
+        closed = next((folder for folder in ancestors if not os.stat(folder).st_mode & 0o001), None)
+        if closed is not None:
+            behind.setdefault(closed, []).append(path)
+    for closed, wanted in behind.items():
+        handles = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in wanted}
+        _mount("tmpfs", closed, "tmpfs", _MOUNT_NOSUID | _MOUNT_NODEV, "size=1m,mode=755")
+        for path, handle in handles.items():
+            os.makedirs(path, exist_ok=True)
+            _mount(f"/proc/self/fd/{handle}", path, None, _MOUNT_BIND | _MOUNT_RECURSIVE)
+            os.close(handle)
+
+
+def _works_as(user: int, box_root: str) -> bool:
+    """Says whether a program run as `user` could import the standard library and use a folder: tried, not reasoned."""
+    probe = os.fork()
+    if probe:
+        return os.waitpid(probe, 0)[1] == 0
+    try:
+        box = os.path.join(box_root, "probe")
+        os.mkdir(box, 0o700)
+        os.chown(box, user, user)
+        try:
+            become(user)
+            os.chdir(box)
+            for folder in filter(os.path.isdir, sys.path):
+                os.listdir(folder)
+            with open(os.__file__, "rb"):
+                pass
+        finally:
+            os.rmdir(box)
+    except OSError:
+        os._exit(1)
+    os._exit(0)
+
+
+def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    encoded = [text if text is None else os.fsencode(text) for text in (source, target, kind, options)]
+    _call("mount", *encoded[:3], ctypes.c_ulong(flags), encoded[3])
+
+
+def _call(function: str, *arguments: object) -> None:
+    """Calls a C library function that returns 0 or sets errno.
+
+    Raises:
+      OSError: it failed, or this system does not have it.
+    """
+    try:
+        result = getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments)
+    except AttributeError:
+        raise OSError(f"this system has no {function}") from None
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}: {os.strerror(number)}")

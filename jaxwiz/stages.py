@@ -1,0 +1,91 @@
+"""The stages of jaxwiz: the single table that the command line, the README and the config tests derive from.
+
+A stage is named by strings, so that this module imports none of them and `jaxwiz --help` stays instant.
+"""
+
+import dataclasses
+import importlib
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of the line.
+
+    Attributes:
+      name: the command, `jaxwiz NAME CONFIG.yaml`.
+      summary: one line for `--help`.
+      reads: what its config points at.
+      results: names below `config.out` that make the stage's result; all else there is working state.
+      config: "module:Class" of its config section.
+      run: "module:function", (config) -> Path, resumable, deterministic in its config and inputs.
+      check: "module:function", (config) -> list[Finding], quick and without side effects.
+    """
+
+    name: str
+    summary: str
+    reads: str
+    results: tuple[str, ...]
+    config: str
+    run: str
+    check: str
+
+
+def _stage(name: str, summary: str, reads: str, results: tuple[str, ...], config_class: str) -> Stage:
+    run = f"jaxwiz.{name}.run"
+    return Stage(name, summary, reads, results, f"jaxwiz.{name}.config:{config_class}", f"{run}:run", f"{run}:check")
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        _stage(
+            "evolve",
+            "Evol-Instruct: seed instructions to a harder, wider set with answers",
+            "seed JSONL, a text generator",
+            ("evolved.jsonl", "rejected.jsonl", "summary.txt"),
+            "EvolveConfig",
+        ),
+        _stage(
+            "data",
+            "template, tokenize, mask and pack instructions into ArrayRecord shards",
+            "evolved JSONL, a tokenizer",
+            ("dataset", "manifest.json", "summary.txt"),
+            "DataConfig",
+        ),
+        _stage(
+            "train",
+            "fine-tune the Llama decoder on packed shards over the devices' mesh",
+            "dataset, checkpoint",
+            ("model", "summary.json", "summary.txt"),
+            "TrainConfig",
+        ),
+        _stage(
+            "convert",
+            "Hugging Face folder, hub id or GGUF to a checkpoint, and a checkpoint to a Hugging Face folder",
+            "weights and tokenizer in one format",
+            ("model", "summary.txt"),
+            "ConvertConfig",
+        ),
+        _stage(
+            "sample",
+            "generate completions for benchmark tasks with the JAX sampler",
+            "checkpoint, a benchmark",
+            ("completions.jsonl", "summary.txt"),
+            "SampleConfig",
+        ),
+        _stage(
+            "evaluate",
+            "run completions against their tests in separate processes; pass@k and a report",
+            "completions, a benchmark",
+            ("verdicts.jsonl", "report.json", "report.html", "summary.txt"),
+            "EvaluateConfig",
+        ),
+    )
+}
+
+
+def load_symbol(reference: str) -> Any:
+    """Returns the object that "module:name" names, importing its module."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
