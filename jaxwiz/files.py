@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 class UserError(ValueError):
@@ -84,3 +85,9 @@ def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 `text` to `path` atomically, creating parent folders."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def flush_to_disk(file: IO[bytes]) -> None:
+    """Returns once everything written to an open file is on the disk; for files that grow by appending."""
+    file.flush()
+    os.fsync(file.fileno())

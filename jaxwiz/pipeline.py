@@ -5,6 +5,7 @@ step. All configs are validated before the first step starts. Separate processes
 steps and keep evaluation apart from JAX.
 """
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class StepConfig:
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     stage: str
     use: str = ""
-    set: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it, and the class is frozen
+    set: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @section

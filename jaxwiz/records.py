@@ -77,6 +77,7 @@ class Verdict(Record):
     """What running one completion against its task's tests showed."""
 
     SCHEMA: ClassVar[str] = "jaxwiz.verdict.v1"
+    system: str  # label of the system that wrote the completion
     task_id: str
     sample: int
     outcome: str  # "passed", "failed" or "timed_out"

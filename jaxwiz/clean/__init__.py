@@ -1,0 +1,1 @@
+"""Keeps benchmark tasks out of training data."""

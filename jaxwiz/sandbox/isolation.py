@@ -11,6 +11,7 @@ the host's world-readable files, and system calls.
 Runs in the server's clean process: standard library only, nothing from jaxwiz.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -38,16 +39,15 @@ def isolate(box_root: str, server: int) -> tuple[list[str], int | None]:
     layers = []
     if _enter_namespaces():
         layers += ["process namespace", "network namespace"]
-        try:
+        with contextlib.suppress(OSError):
             _mount("none", "/", None, _MOUNT_RECURSIVE | _MOUNT_PRIVATE)
             if os.getuid() == 0:
                 _open_way_to([sys.prefix, sys.base_prefix, *sys.path, box_root])
             _mount("tmpfs", box_root, "tmpfs", _MOUNT_NOSUID | _MOUNT_NODEV, "size=128m,nr_inodes=4096,mode=711")
             layers.append("memory file system")
-        except OSError:
-            pass
     else:
-        _call("prctl", _CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans come to us, so that we can end them
+        with contextlib.suppress(OSError):
+            _call("prctl", _CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans come to us, so that we can end them
     user = _FIRST_USER + server % _USERS
     if os.getuid() == 0 and _works_as(user, box_root):
         return [*layers, "unprivileged user"], user
@@ -105,25 +105,23 @@ def _open_way_to(paths: list[str]) -> None:
 
 def _works_as(user: int, box_root: str) -> bool:
     """Says whether a program run as `user` could import the standard library and use a folder: tried, not reasoned."""
+    box = os.path.join(box_root, "probe")
+    os.mkdir(box, 0o700)
+    os.chown(box, user, user)
     probe = os.fork()
-    if probe:
-        return os.waitpid(probe, 0)[1] == 0
-    try:
-        box = os.path.join(box_root, "probe")
-        os.mkdir(box, 0o700)
-        os.chown(box, user, user)
+    if probe == 0:
         try:
             become(user)
             os.chdir(box)
             for folder in filter(os.path.isdir, sys.path):
                 os.listdir(folder)
             with open(os.__file__, "rb"):
-                pass
+                os._exit(0)
         finally:
-            os.rmdir(box)
-    except OSError:
-        os._exit(1)
-    os._exit(0)
+            os._exit(1)
+    works = os.waitpid(probe, 0)[1] == 0
+    os.rmdir(box)
+    return works
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

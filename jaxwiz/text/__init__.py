@@ -1,0 +1,1 @@
+"""Text to tokens: tokenizers, and instruction templates with the spans that bear loss."""

@@ -1,0 +1,163 @@
+"""The one table that joins the names and layouts of Hugging Face, GGUF and jaxwiz, for the Llama decoder.
+
+A layout reads "rows, columns -> parameter axes" in axis letters: Hugging Face keeps a linear layer's weight as
+[output, input] with heads and head size merged, jaxwiz as [input, output] with one dimension for each. Query and key
+rows are in Hugging Face's rotary order (first halves, then second halves) on both sides. GGUF tensors have the same
+layouts, save that llama.cpp interleaves the rotary halves of queries and keys; `gguf_in.py` undoes that.
+
+Everything else about tensors derives from this table: what must be there, in which shape, and how it is turned.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from jaxwiz.files import UserError
+from jaxwiz.model.config import LlamaConfig
+
+# Buffers that old Llama checkpoints carry though they follow from the config.
+_DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
+
+
+class ConversionError(UserError):
+    """A model that cannot be converted; the message names file, faults and remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How one parameter is called and laid out.
+
+    Attributes:
+      param: dotted path in the parameter tree; below "layers" it is stacked over layers.
+      hf: Hugging Face's name, with {layer} where there is one tensor a layer.
+      gguf: llama.cpp's name, likewise.
+      layout: "rows, columns -> parameter axes" of one layer's tensor, in axis letters.
+      rotary: whether the rows are rotated by position (queries and keys).
+    """
+
+    param: str
+    hf: str
+    gguf: str
+    layout: str
+    rotary: bool = False
+
+    @property
+    def stacked(self) -> bool:
+        """Whether there is one tensor a layer."""
+        return "{layer}" in self.hf
+
+    def tensor_shape(self, config: LlamaConfig) -> tuple[int, ...]:
+        """Returns the shape of one tensor as Hugging Face keeps it."""
+        sizes = axis_sizes(config)
+        return tuple(math.prod(sizes[axis] for axis in group) for group in self._groups())
+
+    def param_shape(self, config: LlamaConfig) -> tuple[int, ...]:
+        """Returns the shape of the parameter, the layer axis included."""
+        sizes = axis_sizes(config)
+        shape = tuple(sizes[axis] for axis in self._param_axes())
+        return (config.num_layers, *shape) if self.stacked else shape
+
+    def to_param(self, tensor: np.ndarray, config: LlamaConfig) -> np.ndarray:
+        """Returns one layer's tensor in the parameter's layout, a view where that is possible."""
+        sizes = axis_sizes(config)
+        split = [axis for group in self._groups() for axis in group]
+        order = [split.index(axis) for axis in self._param_axes()]
+        return tensor.reshape([sizes[axis] for axis in split]).transpose(order)
+
+    def to_tensor(self, param: np.ndarray, config: LlamaConfig) -> np.ndarray:
+        """Returns one layer's parameter as Hugging Face keeps it; the inverse of `to_param`."""
+        axes = self._param_axes()
+        order = [axes.index(axis) for group in self._groups() for axis in group]
+        return param.transpose(order).reshape(self.tensor_shape(config))
+
+    def _groups(self) -> list[list[str]]:
+        return [group.split() for group in self.layout.split("->")[0].split(",")]
+
+    def _param_axes(self) -> list[str]:
+        return self.layout.split("->")[1].split()
+
+
+_LAYER, _BLOCK = "model.layers.{layer}.", "blk.{layer}."
+_EMBED = Rule("embed.tokens", "model.embed_tokens.weight", "token_embd.weight", "V, D -> V D")
+_HEAD = Rule("head.kernel", "lm_head.weight", "output.weight", "V, D -> D V")
+
+LLAMA_RULES: tuple[Rule, ...] = (
+    _EMBED,
+    Rule("layers.attn_norm.scale", _LAYER + "input_layernorm.weight", _BLOCK + "attn_norm.weight", "D -> D"),
+    Rule("layers.attn.q", _LAYER + "self_attn.q_proj.weight", _BLOCK + "attn_q.weight", "N H, D -> D N H", rotary=True),
+    Rule("layers.attn.k", _LAYER + "self_attn.k_proj.weight", _BLOCK + "attn_k.weight", "K H, D -> D K H", rotary=True),
+    Rule("layers.attn.v", _LAYER + "self_attn.v_proj.weight", _BLOCK + "attn_v.weight", "K H, D -> D K H"),
+    Rule("layers.attn.o", _LAYER + "self_attn.o_proj.weight", _BLOCK + "attn_output.weight", "D, N H -> N H D"),
+    Rule("layers.mlp_norm.scale", _LAYER + "post_attention_layernorm.weight", _BLOCK + "ffn_norm.weight", "D -> D"),
+    Rule("layers.mlp.gate", _LAYER + "mlp.gate_proj.weight", _BLOCK + "ffn_gate.weight", "F, D -> D F"),
+    Rule("layers.mlp.up", _LAYER + "mlp.up_proj.weight", _BLOCK + "ffn_up.weight", "F, D -> D F"),
+    Rule("layers.mlp.down", _LAYER + "mlp.down_proj.weight", _BLOCK + "ffn_down.weight", "D, F -> F D"),
+    Rule("norm.scale", "model.norm.weight", "output_norm.weight", "D -> D"),
+    _HEAD,
+)
+
+
+def rules_for(config: LlamaConfig) -> tuple[Rule, ...]:
+    """Returns the rules of the parameters that a model of this config has: no head where embeddings are tied."""
+    return tuple(rule for rule in LLAMA_RULES if rule is not _HEAD or not config.tie_embeddings)
+
+
+def axis_sizes(config: LlamaConfig) -> dict[str, int]:
+    """Returns the size of each axis letter that layouts use."""
+    return {
+        "V": config.vocab_size,
+        "D": config.hidden_size,
+        "N": config.num_heads,
+        "K": config.num_kv_heads,
+        "H": config.head_dim,
+        "F": config.intermediate_size,
+    }
+
+
+def tensor_names(rule: Rule, config: LlamaConfig, spelling: str = "hf") -> list[str]:
+    """Returns the names of a rule's tensors, one a layer or a single one; `spelling` is "hf" or "gguf"."""
+    pattern: str = getattr(rule, spelling)
+    return [pattern.format(layer=layer) for layer in range(config.num_layers)] if rule.stacked else [pattern]
+
+
+def tied_copies(names: Iterable[str], config: LlamaConfig) -> list[tuple[str, str]]:
+    """Returns (copy, original) of tensors that a tied model may carry twice; a reader checks that they are equal."""
+    return [(_HEAD.hf, _EMBED.hf)] if config.tie_embeddings and _HEAD.hf in set(names) else []
+
+
+def require_tensors(
+    shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig, where: str, duplicates: Iterable[str] = ()
+) -> None:
+    """Checks that the tensors of a model are all there, no others, each once and in its shape.
+
+    Args:
+      shapes: Hugging Face name -> shape of every tensor found; a name without a counterpart stands as it is.
+      config: the model's shape.
+      where: file or folder, for the message.
+      duplicates: names that were found more than once.
+
+    Raises:
+      ConversionError: with every fault.
+    """
+    faults = [*_faults(shapes, config), *(f"{name}: found more than once" for name in sorted(duplicates))]
+    if faults:
+        raise ConversionError(
+            f"{where}: {len(faults)} tensor(s) do not fit the model's config; get the files that belong together\n  "
+            + "\n  ".join(faults)
+        )
+
+
+def _faults(shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig) -> Iterator[str]:
+    expected = {name: rule.tensor_shape(config) for rule in rules_for(config) for name in tensor_names(rule, config)}
+    copies = {copy for copy, _ in tied_copies(shapes, config)}
+    for name, shape in expected.items():
+        if name not in shapes:
+            yield f"{name}: missing, expected {list(shape)}"
+        elif tuple(shapes[name]) != shape:
+            yield f"{name}: has shape {list(shapes[name])}, the config asks for {list(shape)}"
+    for name in sorted(shapes.keys() - expected.keys() - copies):
+        if not _DERIVED.search(name):
+            yield f"{name}: unknown, no parameter of this model has this name"

@@ -1,0 +1,88 @@
+"""Recorded answers: the lines of a journal, written as calls are answered and read for a restart or a replay.
+
+A line names the call by a hash of everything that decides its answer: model, prompt, seed and sampling parameters. The
+prompt itself is not stored; a 250,000-row run would otherwise hold every parent several times.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from jaxwiz.files import UserError
+from jaxwiz.llm.protocol import GenerationRequest, GenerationResult
+
+
+class RecordingError(UserError):
+    """A recording that cannot be read; the message names file, line and remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedAnswer:
+    """One line of a recording.
+
+    Attributes:
+      key: `request_key` of the call.
+      model: the generator's name.
+      kind: what the call was for, for people who read the file.
+      result: the answer.
+    """
+
+    key: str
+    model: str
+    kind: str
+    result: GenerationResult
+
+    def to_line(self) -> bytes:
+        """Returns the line with its line break."""
+        body = {"key": self.key, "model": self.model, "kind": self.kind, **dataclasses.asdict(self.result)}
+        return json.dumps(body).encode("ascii") + b"\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What a recording holds.
+
+    Attributes:
+      answers: every whole line, in order.
+      whole_bytes: length up to the end of the last whole line; what follows was torn off by a kill.
+    """
+
+    answers: list[RecordedAnswer]
+    whole_bytes: int
+
+
+def request_key(model: str, request: GenerationRequest) -> str:
+    """Returns 64 hexadecimal digits that name a call: equal for equal model, prompt, seed and parameters, else not."""
+    text = json.dumps([model, dataclasses.asdict(request)], sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def read_recording(path: Path) -> Recording:
+    """Returns the answers in a recording; a last line without a line break is torn and left out.
+
+    Raises:
+      RecordingError: the file cannot be read, or a whole line is no recorded answer.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot read the recording ({error.strerror}); check the path") from None
+    whole_bytes = data.rfind(b"\n") + 1
+    answers = [
+        _parse_line(line, f"{path}:{number}")
+        for number, line in enumerate(data[:whole_bytes].splitlines(), start=1)
+        if line.strip()
+    ]
+    return Recording(answers, whole_bytes)
+
+
+def _parse_line(line: bytes, where: str) -> RecordedAnswer:
+    try:
+        body = json.loads(line)
+        key, model, kind = body.pop("key"), body.pop("model"), body.pop("kind")
+        return RecordedAnswer(key, model, kind, GenerationResult(**body))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RecordingError(
+            f"{where}: not a recorded answer; restore the file, or delete the lines from here on to ask for them again"
+        ) from None

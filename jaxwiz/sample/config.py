@@ -1,0 +1,61 @@
+"""The config of the sample stage: which checkpoint answers which benchmark, how it is asked and how it draws."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jaxwiz.config import section
+from jaxwiz.problems.config import HumanEvalConfig
+from jaxwiz.problems.extract import ExtractMode
+from jaxwiz.problems.prompting import PromptStyle
+
+
+@section
+class SamplingConfig:
+    """How the next token is chosen and when an answer ends.
+
+    Attributes:
+      temperature: 0 takes the most probable token; above, logits are divided by it and drawn from.
+      top_k: draw from that many most probable tokens only; 0: from all.
+      top_p: draw from the most probable tokens that together reach this probability only; 1: from all.
+      max_new_tokens: most tokens of an answer; the end-of-text token counts.
+      stop: texts that end an answer and are no part of it, beside those of template and prompt style.
+      seed: each answer's own seed is derived from it, the task and the sample's number.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Annotated[int, Field(gt=0)] = 512
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+@section
+class SampleConfig:
+    """The sample stage.
+
+    Attributes:
+      out: where completions.jsonl goes.
+      checkpoint: the checkpoint folder to sample from.
+      benchmark: the tasks to answer.
+      template: the instruction template around each task; "none" gives the task's text as it is, for base models.
+      prompt_style: how a task is worded: "wizardcoder", "chat" or "completion".
+      extraction: how code is taken out of an answer: "wizardcoder", "robust" or "completion".
+      samples_per_task: answers to each task; above 1 they only differ at a temperature above 0.
+      sampling: how tokens are drawn and when an answer ends.
+      batch_size: answers generated at once; the last batch is padded to it.
+      dtype: of weights, key/value cache and matmuls; bfloat16 halves memory, but is slower than float32 on CPUs.
+    """
+
+    out: Path
+    checkpoint: Path
+    benchmark: HumanEvalConfig = HumanEvalConfig()
+    template: str = "wizardcoder"
+    prompt_style: PromptStyle = "wizardcoder"
+    extraction: ExtractMode = "robust"
+    samples_per_task: Annotated[int, Field(gt=0)] = 1
+    sampling: SamplingConfig = SamplingConfig()
+    batch_size: Annotated[int, Field(gt=0)] = 16
+    dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,0 +1,114 @@
+"""The configuration of the train stage. Imports no JAX, so that `jaxwiz show` and `--help` stay quick."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from jaxwiz.config import section
+from jaxwiz.sharding.mesh import MeshConfig
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+
+@section
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule. The defaults are WizardCoder's.
+
+    Attributes:
+      learning_rate: the peak, reached at the end of the warm-up.
+      schedule: how the rate goes on after the warm-up; "cosine" and "linear" fall to `final_ratio` at the last step.
+      warmup_steps: steps of linear warm-up; the first step already has a rate above zero.
+      final_ratio: the rate after the last step, as a part of the peak ("cosine" and "linear" only).
+      beta1: decay of the mean of gradients.
+      beta2: decay of the mean of squared gradients.
+      epsilon: added to the root of the second moment.
+      weight_decay: decoupled decay per step, times the learning rate; norm scales are exempt.
+      max_grad_norm: gradients are scaled down to this global norm; none: not clipped.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    final_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+
+
+@section
+class BatchConfig:
+    """How many packed rows one optimizer step sees, and in how many parts.
+
+    Attributes:
+      rows: packed rows of the whole step, over all devices and processes.
+      micro_batches: equal parts computed one after another to save memory; the result equals one big batch.
+    """
+
+    rows: PositiveInt = 8
+    micro_batches: PositiveInt = 1
+
+    def __post_init__(self) -> None:
+        if self.rows % self.micro_batches:
+            raise ValueError(
+                f"rows = {self.rows} must be a multiple of micro_batches = {self.micro_batches}; change one of them"
+            )
+
+
+@section
+class ComputeConfig:
+    """Numerics and memory of one step. Parameters, moments and the loss are float32 whatever is chosen here.
+
+    Attributes:
+      dtype: of matrix products and activations.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+      loss_chunk_positions: positions of every row whose logits exist at the same time.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    loss_chunk_positions: PositiveInt = 128
+
+
+@section
+class TrainConfig:
+    """The train stage: fine-tune a checkpoint on packed shards.
+
+    Attributes:
+      out: folder of results and working state.
+      dataset: `out` folder of a data stage: `dataset/` and `manifest.json`.
+      checkpoint: the weights to start from, with their tokenizer.
+      optimizer: AdamW and schedule.
+      mesh: how devices are laid out.
+      batch: rows and micro-batches of a step.
+      compute: numerics and memory.
+      steps: optimizer steps in all; give either this or `epochs`.
+      epochs: passes over the train split; rounded to whole steps, at least one.
+      seed: decides the order of rows.
+      checkpoint_every_steps: steps between saves of the full state; each costs three times the parameters on disk.
+      keep_checkpoints: how many saved states stay.
+      eval_every_steps: steps between held-out evaluations; 0: only before the first and after the last step.
+      log_every_steps: steps between lines of metrics.
+    """
+
+    out: Path
+    dataset: Path
+    checkpoint: Path
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    batch: BatchConfig = BatchConfig()
+    compute: ComputeConfig = ComputeConfig()
+    steps: PositiveInt | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    seed: NonNegativeInt = 0
+    checkpoint_every_steps: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 1
+    eval_every_steps: NonNegativeInt = 0
+    log_every_steps: PositiveInt = 1
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"steps = {self.steps} and epochs = {self.epochs}: give exactly one of them")

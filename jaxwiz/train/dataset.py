@@ -1,0 +1,105 @@
+"""What a dataset's manifest says, read and held against the dataset itself and against the checkpoint.
+
+A model that is fed another tokenizer's ids trains without an error and learns nonsense, so the digests must be equal.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from jaxwiz.checkpoint.weights import load_model_config, tokenizer_folder
+from jaxwiz.data.feed import DatasetShape, read_shape
+from jaxwiz.files import UserError
+from jaxwiz.text.tokenizer import load_tokenizer
+
+_SCHEMA = "jaxwiz.data_manifest.v1"
+
+
+class ManifestError(UserError):
+    """A manifest that is missing, or that contradicts its dataset or the checkpoint; names both and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What training needs to know of a dataset.
+
+    Attributes:
+      sequence_length: T, tokens in a packed row.
+      rows: packed rows of each split.
+      vocab_size: of the tokenizer that encoded it; ids are below it.
+      tokenizer_digest: SHA-256 over that tokenizer's files.
+    """
+
+    sequence_length: int
+    rows: dict[str, int]
+    vocab_size: int
+    tokenizer_digest: str
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Returns the manifest in a data stage's folder.
+
+    Raises:
+      ManifestError: there is none, it is damaged, or the dataset beside it is not the one that it describes.
+      UserError: the dataset itself cannot be read.
+    """
+    path = folder / "manifest.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != _SCHEMA:
+            raise ManifestError(f"{path}: schema {data['schema']!r}, expected {_SCHEMA!r}; run the data stage again")
+        manifest = Manifest(
+            sequence_length=data["sequence_length"],
+            rows={name: split["rows"] for name, split in data["splits"].items()},
+            vocab_size=data["tokenizer"]["vocab_size"],
+            tokenizer_digest=data["tokenizer"]["sha256"],
+        )
+    except OSError as error:
+        raise ManifestError(
+            f"{path}: cannot be read ({error.strerror}); `dataset` must be the folder that `jaxwiz data` wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ManifestError):
+            raise
+        raise ManifestError(f"{path}: damaged ({error!r}); run the data stage again") from None
+    _require_described(path, manifest, read_shape(folder / "dataset"))
+    return manifest
+
+
+def require_matching_checkpoint(folder: Path, manifest: Manifest, checkpoint: Path) -> None:
+    """Checks that a checkpoint can be trained on a dataset.
+
+    Args:
+      folder: the data stage's folder, for messages.
+      manifest: its manifest.
+      checkpoint: weights and tokenizer.
+
+    Raises:
+      ManifestError: other tokenizer, rows longer than the model's positions, or ids beyond its vocabulary.
+    """
+    model = load_model_config(checkpoint)
+    digest = load_tokenizer(tokenizer_folder(checkpoint)).digest
+    if digest != manifest.tokenizer_digest:
+        raise ManifestError(
+            f"{folder / 'manifest.json'}: tokenizer {manifest.tokenizer_digest[:12]}, but {checkpoint} has tokenizer "
+            f"{digest[:12]}; run the data stage with tokenizer = {str(checkpoint / 'tokenizer')!r}"
+        )
+    if manifest.vocab_size > model.vocab_size:
+        raise ManifestError(
+            f"{folder / 'manifest.json'}: ids up to {manifest.vocab_size - 1}, but the model of {checkpoint} has "
+            f"{model.vocab_size} tokens; convert the model again so that its embedding covers its tokenizer"
+        )
+    if manifest.sequence_length > model.max_positions:
+        raise ManifestError(
+            f"{folder / 'manifest.json'}: sequence_length = {manifest.sequence_length}, but the model of {checkpoint} "
+            f"was made for at most {model.max_positions} positions; lower sequence_length in the data stage"
+        )
+
+
+def _require_described(path: Path, manifest: Manifest, shape: DatasetShape) -> None:
+    found = {split: shape.rows(split) for split in shape.shards}
+    if (manifest.sequence_length, manifest.rows) != (shape.sequence_length, found):
+        raise ManifestError(
+            f"{path}: describes rows of {manifest.sequence_length} tokens, {manifest.rows}, but dataset/ holds rows of "
+            f"{shape.sequence_length}, {found}; they are from different runs, copy the folder again"
+        )

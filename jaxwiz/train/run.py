@@ -1,0 +1,92 @@
+"""The train stage: a checkpoint and packed shards in, a fine-tuned checkpoint out.
+
+    jaxwiz train configs/train/quickstart.yaml
+
+Results below `out`: `model/` (a weights checkpoint), `summary.json`, `summary.txt`. Beside them lie `metrics.jsonl`,
+`tensorboard/`, and `state/`, from which a killed run continues. A state is parameters and moments, so each one kept
+takes three times the parameters' size; once the run is finished it can be deleted.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxwiz import files
+from jaxwiz.checkpoint.weights import provenance, save_weights, tokenizer_folder
+from jaxwiz.config import Finding
+from jaxwiz.model.params import count_params
+from jaxwiz.train.check import check_training
+from jaxwiz.train.config import TrainConfig
+from jaxwiz.train.job import TrainJob, make_job
+from jaxwiz.train.loop import train
+from jaxwiz.train.metrics import read_metrics
+from jaxwiz.train.speed import SpeedMeter
+
+
+def run(config: TrainConfig) -> Path:
+    """Returns `config.out` after training, continuing from the newest state below it if there is one.
+
+    Raises:
+      UserError: dataset, checkpoint and mesh do not fit together, or the loss is not finite.
+    """
+    job = make_job(config)
+    state, meter = train(job)
+    summary = summarize(job, meter)
+    origin = {
+        "stage": "train",
+        "steps": job.steps,
+        "train_tokens": summary["train_tokens"],
+        "dataset": {"manifest_sha256": files.sha256_of_file(config.dataset / "manifest.json")},
+        "checkpoint": provenance(config.checkpoint),
+    }
+    save_weights(config.out / "model", state.params, job.model, tokenizer_folder(config.checkpoint), origin)
+    files.write_text(config.out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    files.write_text(config.out / "summary.txt", describe(summary))
+    return config.out
+
+
+def check(config: TrainConfig) -> list[Finding]:
+    """Returns what can be said before training: whether the parts fit together, its size, its memory."""
+    return check_training(config)
+
+
+def summarize(job: TrainJob, meter: SpeedMeter) -> dict[str, Any]:
+    """Returns what a finished run came to; losses from its metrics, speed from the part that this process ran."""
+    lines = read_metrics(job.config.out / "metrics.jsonl")
+    curve = [[line["step"], line["loss"]] for line in lines if "loss" in line]
+    heldout_curve = [[line["step"], line["heldout_loss"]] for line in lines if "heldout_loss" in line]
+    return {
+        "steps": job.steps,
+        "parameters": count_params(job.model),
+        "train_tokens": sum(line.get("tokens", 0) for line in lines),
+        "loss_tokens": sum(line.get("loss_tokens", 0) for line in lines),
+        "heldout_loss_before": heldout_curve[0][1] if heldout_curve else None,
+        "heldout_loss_after": heldout_curve[-1][1] if heldout_curve else None,
+        "curve": curve,
+        "heldout_curve": heldout_curve,
+        "tokens_per_s": meter.tokens_per_s,
+        "mfu": meter.mfu,
+        "peak_flops_per_s": meter.peak.flops_per_s,
+        "peak_flops_source": meter.peak.source,
+    }
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Returns a run's summary as a few lines of text."""
+    curve = summary["curve"]
+    lines = [
+        f"{summary['steps']:,} steps of a model with {summary['parameters']:,} parameters on "
+        f"{summary['train_tokens']:,} tokens, {summary['loss_tokens']:,} of them with loss",
+        f"train loss {curve[0][1]:.4f} at step {curve[0][0]}, {curve[-1][1]:.4f} at step {curve[-1][0]}",
+    ]
+    if summary["heldout_curve"]:
+        before, after = summary["heldout_loss_before"], summary["heldout_loss_after"]
+        lines.append(f"held-out loss {before:.4f} before, {after:.4f} after ({after - before:+.4f} nats a token)")
+    else:
+        lines.append("held-out loss: not measured, the dataset has no held-out split")
+    if summary["tokens_per_s"] is not None:
+        lines.append(
+            f"{summary['tokens_per_s']:,.0f} tokens/s, MFU {summary['mfu']:.1%} of "
+            f"{summary['peak_flops_per_s'] / 1e9:,.0f} GFLOP/s ({summary['peak_flops_source']})"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,50 @@
+"""Fixtures that tests of several packages share."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+# Enough Python for a few dozen merges: the tokenizer has the 256 bytes, 3 control tokens and some real words.
+PYTHON_LINES = (
+    "def add(first, second):\n    return first + second\n",
+    "for index, value in enumerate(values):\n    if value is None:\n        continue\n    print(index, value)\n",
+    "class Stack:\n    def __init__(self):\n        self.items = []\n    def push(self, item):\n"
+    "        self.items.append(item)\n",
+    "Write a Python function that returns the sum of all values in a list.\n",
+    "import sys\nwith open(sys.argv[1]) as file:\n    lines = [line.strip() for line in file]\n",
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n\n\n### Response:",
+)
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a byte-level BPE of at most 384 tokens, in the layout of SmolLM2's.
+
+    Control tokens: 0 <|endoftext|> (pad), 1 <|im_start|> (bos, not added by itself), 2 <|im_end|> (eos).
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=list(CONTROL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(PYTHON_LINES * 4, trainer)
+    folder = tmp_path_factory.mktemp("tiny-tokenizer")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "bos_token": "<|im_start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "add_bos_token": False,
+        "model_max_length": 2048,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    return folder

@@ -1,0 +1,70 @@
+"""The name table covers the parameter tree exactly, and turns tensors as Hugging Face lays them out."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxwiz.convert.names import LLAMA_RULES, ConversionError, require_tensors, rules_for, tensor_names
+from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.params import param_specs
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_table_and_parameter_tree_agree_in_names_and_shapes(tiny_config: LlamaConfig, tied: bool) -> None:
+    config = dataclasses.replace(tiny_config, tie_embeddings=tied)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(param_specs(config), is_leaf=lambda node: hasattr(node, "axes"))
+    declared = {jax.tree_util.keystr(path, simple=True, separator="."): tuple(spec.shape) for path, spec in leaves}
+    assert {rule.param: rule.param_shape(config) for rule in rules_for(config)} == declared
+
+
+def _rule(param: str) -> object:
+    return next(rule for rule in LLAMA_RULES if rule.param == param)
+
+
+def test_query_rows_are_heads_then_head_size(tiny_config: LlamaConfig) -> None:
+    N, H, D = tiny_config.num_heads, tiny_config.head_dim, tiny_config.hidden_size
+    tensor = np.arange(N * H * D).reshape(N * H, D)
+    param = _rule("layers.attn.q").to_param(tensor, tiny_config)
+    assert param.shape == (D, N, H)
+    assert param[7, 5, 2] == tensor[5 * H + 2, 7]
+
+
+def test_output_columns_are_heads_then_head_size(tiny_config: LlamaConfig) -> None:
+    N, H, D = tiny_config.num_heads, tiny_config.head_dim, tiny_config.hidden_size
+    tensor = np.arange(D * N * H).reshape(D, N * H)
+    param = _rule("layers.attn.o").to_param(tensor, tiny_config)
+    assert param.shape == (N, H, D)
+    assert param[5, 2, 7] == tensor[7, 5 * H + 2]
+
+
+def test_every_rule_turns_back(tiny_config: LlamaConfig) -> None:
+    for rule in LLAMA_RULES:
+        shape = rule.tensor_shape(tiny_config)
+        tensor = np.arange(np.prod(shape)).reshape(shape)
+        np.testing.assert_array_equal(rule.to_tensor(rule.to_param(tensor, tiny_config), tiny_config), tensor)
+
+
+def test_all_faults_are_reported_at_once(tiny_config: LlamaConfig) -> None:
+    shapes = {
+        name: rule.tensor_shape(tiny_config)
+        for rule in rules_for(tiny_config)
+        for name in tensor_names(rule, tiny_config)
+    }
+    shapes["model.layers.0.self_attn.rotary_emb.inv_freq"] = (2,)  # derived from the config: no fault
+    require_tensors(shapes, tiny_config, "folder")
+    del shapes["model.norm.weight"]
+    shapes["model.layers.1.mlp.up_proj.weight"] = (20, 28)
+    shapes["model.layers.0.self_attn.q_proj.bias"] = (24,)
+    with pytest.raises(ConversionError) as raised:
+        require_tensors(shapes, tiny_config, "folder", duplicates=["lm_head.weight"])
+    message = str(raised.value)
+    assert message.startswith("folder: 4 tensor(s)")
+    for part in (
+        "model.norm.weight: missing, expected [20]",
+        "up_proj.weight: has shape [20, 28], the config asks for [28, 20]",
+        "q_proj.bias: unknown",
+        "lm_head.weight: found more than once",
+    ):
+        assert part in message

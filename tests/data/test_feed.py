@@ -1,0 +1,118 @@
+"""The feed: batches are a pure function of (seed, step), and an epoch visits every row once."""
+
+import numpy as np
+import pytest
+
+from jaxwiz.data.feed import Batch, DatasetError, Feed, read_shape
+from jaxwiz.data.pack import PackedRow
+from jaxwiz.data.shards import write_dataset
+
+T, ROWS, B = 8, 11, 4
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Rows whose tokens are all the row's number, counted from 1."""
+    folder = tmp_path_factory.mktemp("feed") / "dataset"
+    ones = np.ones(T, np.int32)
+    rows = [PackedRow(ones * n, ones.astype(np.bool_), ones, np.arange(T, dtype=np.int32)) for n in range(1, ROWS + 1)]
+    write_dataset(folder, {"train": rows, "heldout": rows[:2]}, T, rows_per_shard=3)
+    return folder
+
+
+def numbers(batch: Batch) -> list[int]:
+    return batch.tokens[:, 0].tolist()
+
+
+def test_an_epoch_visits_each_row_once_and_fills_up_with_empty_rows(dataset):
+    feed = Feed(dataset, "train", B, seed=1)
+    assert (feed.rows, feed.steps_per_epoch, feed.sequence_length) == (ROWS, 3, T)
+    orders = []
+    for epoch in range(3):
+        order = [number for step in range(3) for number in numbers(feed.batch(3 * epoch + step))]
+        assert sorted(order) == [0, *range(1, ROWS + 1)]
+        orders.append(tuple(order))
+    assert len(set(orders)) == 3
+    last = feed.batch(2)
+    assert last.tokens.shape == last.loss_mask.shape == (B, T)
+    assert (last.tokens.dtype, last.loss_mask.dtype) == (np.int32, np.bool_)
+    for array in (last.tokens, last.loss_mask, last.segment_ids, last.positions):
+        assert not array[3].any()
+        assert array[2].any()
+
+
+def test_a_batch_depends_on_seed_and_step_alone(dataset):
+    straight = Feed(dataset, "train", B, seed=1)
+    forwards = [numbers(straight.batch(step)) for step in range(9)]
+    jumping = Feed(dataset, "train", B, seed=1)
+    for step in (7, 0, 8, 3, 3, 1):
+        assert numbers(jumping.batch(step)) == forwards[step]
+    other = Feed(dataset, "train", B, seed=2)
+    assert [numbers(other.batch(step)) for step in range(9)] != forwards
+
+
+def test_the_order_of_a_seed_never_changes(dataset):
+    """A resumed run may have another NumPy; the order must not hang on it."""
+    assert numbers(Feed(dataset, "train", ROWS, seed=1).batch(0)) == GOLDEN_ORDER
+
+
+GOLDEN_ORDER: list[int] = []
+
+
+def test_without_shuffling_rows_come_in_file_order(dataset):
+    feed = Feed(dataset, "heldout", B, seed=0, shuffle=False)
+    assert numbers(feed.batch(0)) == numbers(feed.batch(5)) == [1, 2, 0, 0]
+
+
+def test_the_shape_is_read_from_the_metadata(dataset):
+    shape = read_shape(dataset)
+    assert (shape.sequence_length, shape.rows("train"), shape.rows("heldout"), shape.rows("test")) == (T, ROWS, 2, 0)
+
+
+def test_a_missing_split_or_dataset_is_named_with_the_remedy(dataset, tmp_path):
+    with pytest.raises(DatasetError, match=r"'test'.*train"):
+        Feed(dataset, "test", B, seed=0)
+    with pytest.raises(DatasetError, match="jaxwiz data"):
+        Feed(tmp_path, "train", B, seed=0)
+
+
+@pytest.fixture
+def copied(dataset, tmp_path):
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    for path in dataset.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_a_missing_shard_is_named(copied):
+    shard = copied / "packed_instructions-train.array_record-00002-of-00004"
+    shard.unlink()
+    with pytest.raises(DatasetError, match=shard.name):
+        Feed(copied, "train", B, seed=0)
+
+
+def test_a_corrupt_record_is_named_by_file_and_row(copied):
+    shard = copied / "packed_instructions-train.array_record-00001-of-00004"
+    content = bytearray(shard.read_bytes())
+    middle = content.index(b"tokens", content.index(b"tokens") + 1)  # inside the second of its three records
+    content[middle] ^= 0xFF
+    shard.write_bytes(content)
+    feed = Feed(copied, "train", 1, seed=0, shuffle=False)
+    assert numbers(feed.batch(0)) == [1]
+    with pytest.raises(DatasetError, match=rf"{shard.name}: row 1 "):
+        feed.batch(4)
+
+
+def test_a_record_of_another_layout_is_named_by_file_and_row(copied):
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    shard = copied / "packed_instructions-train.array_record-00000-of-00004"
+    writer = ArrayRecordWriter(str(shard), "group_size:1")
+    for record in (b"", b"no example", b"\x0a\x00"):
+        writer.write(record)
+    writer.close()
+    feed = Feed(copied, "train", 1, seed=0, shuffle=False)
+    for step in range(3):
+        with pytest.raises(DatasetError, match=rf"{shard.name}: row {step} "):
+            feed.batch(step)

@@ -1,0 +1,39 @@
+"""The local generator answers messages as evolve asks for them, each as if it were alone."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxwiz.llm.protocol import GenerationRequest
+from jaxwiz.sample.generator import LocalGenerator
+
+
+@pytest.fixture(scope="module")
+def generator(checkpoint: Path) -> LocalGenerator:
+    return LocalGenerator(checkpoint, "chatml", batch_size=4, max_prompt_tokens=60)
+
+
+def ask(prompt: str, seed: int = 0, max_new_tokens: int = 12) -> GenerationRequest:
+    return GenerationRequest(prompt, seed, max_new_tokens, temperature=0.9, top_p=0.95)
+
+
+def test_an_answer_does_not_depend_on_the_other_requests(generator: LocalGenerator):
+    watched = ask("Write a sum.", seed=11)
+    alone = generator.generate_batch([watched])
+    together = generator.generate_batch([ask("Sort."), watched, ask("def add(first, second):", max_new_tokens=40)])
+    assert together[1] == alone[0]
+    assert alone[0].new_tokens in range(1, 13)
+    assert alone[0].prompt_tokens > 10
+
+
+def test_a_prompt_that_does_not_fit_is_answered_with_its_reason(generator: LocalGenerator):
+    short, long, too_many = generator.generate_batch(
+        [ask("Sort."), ask("sort " * 60), ask("Sort.", max_new_tokens=512)]
+    )
+    assert short.finish_reason in ("stop", "length")
+    for refused in (long, too_many):
+        assert (refused.text, refused.finish_reason, refused.new_tokens) == ("", "context_length", 0)
+
+
+def test_no_requests_give_no_answers(generator: LocalGenerator):
+    assert generator.generate_batch([]) == []

@@ -1,0 +1,95 @@
+"""The chunked loss equals the plain one, value and gradient; packing and micro-batching change nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxwiz.train.config import ComputeConfig
+from jaxwiz.train.loss import next_token_loss, shift_targets
+from jaxwiz.train.step import loss_and_gradient, loss_sum_and_count
+from tests.train.tiny import MODEL, packed_row, random_examples, random_params, stack
+
+COMPUTE = ComputeConfig(loss_chunk_positions=8)
+
+
+def test_shift_masks_prompts_borders_padding_and_the_last_position() -> None:
+    tokens = jnp.array([[11, 12, 13, 21, 22, 0]])
+    loss_mask = jnp.array([[0, 1, 1, 1, 1, 1]])  # the first token of segment 2 is marked, but nothing predicts it
+    segment_ids = jnp.array([[1, 1, 1, 2, 2, 0]])
+    targets, bears_loss = shift_targets(tokens, loss_mask, segment_ids)
+    assert bears_loss.astype(int).tolist() == [[1, 1, 0, 1, 0, 0]]
+    assert targets[bears_loss].tolist() == [12, 13, 22]
+
+
+@pytest.mark.parametrize("chunk_positions", [1, 5, 16, 100])
+def test_chunked_loss_equals_plain_loss_with_its_gradient(chunk_positions: int) -> None:
+    B, T, D, V = 3, 16, 8, 50
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden, head = jax.random.normal(keys[0], (B, T, D)), jax.random.normal(keys[1], (D, V))
+    targets = jax.random.randint(keys[2], (B, T), 0, V)
+    bears_loss = jax.random.bernoulli(keys[3], 0.5, (B, T)).at[0].set(False).at[1].set(True)
+
+    def plain(hidden: jax.Array, head: jax.Array) -> jax.Array:
+        log_probabilities = jax.nn.log_softmax(hidden @ head)
+        picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+        return -3 * jnp.sum(picked * bears_loss)  # 3: the incoming gradient must be applied
+
+    def chunked(hidden: jax.Array, head: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss_sum, count = next_token_loss(hidden, head, targets, bears_loss, chunk_positions)
+        return 3 * loss_sum, count
+
+    expected, expected_gradients = jax.value_and_grad(plain, argnums=(0, 1))(hidden, head)
+    (loss, count), gradients = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1), has_aux=True))(hidden, head)
+    assert count == jnp.sum(bears_loss)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(chunked(hidden, head)[0], expected, rtol=1e-5)  # the way without gradient
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
+
+
+def test_no_loss_bearing_target_gives_zero_not_nan() -> None:
+    batch = stack([packed_row([([5, 6, 7], 3)], 8)])
+    loss, count, gradient = jax.jit(loss_and_gradient, static_argnums=(2, 3))(random_params(), batch, MODEL, COMPUTE)
+    assert (loss, count) == (0, 0)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_packed_row_loss_is_the_token_weighted_mean_of_its_examples_run_alone() -> None:
+    examples = random_examples(1, [(9, 4), (13, 2), (6, 5)])
+    params = random_params()
+    evaluate = jax.jit(loss_sum_and_count, static_argnums=(2, 3))
+    packed_sum, packed_count = evaluate(params, stack([packed_row(examples, 32)]), MODEL, COMPUTE)
+    alone = [evaluate(params, stack([packed_row([example], 32)]), MODEL, COMPUTE) for example in examples]
+    means = [float(loss_sum / count) for loss_sum, count in alone]
+    counts = [int(count) for _, count in alone]
+    assert counts == [5, 11, 1]
+    assert max(means) - min(means) > 0.1  # else a wrong weighting would not show
+    assert int(packed_count) == sum(counts)
+    np.testing.assert_allclose(packed_sum / packed_count, np.average(means, weights=counts), atol=1e-5)
+
+
+def test_micro_batches_with_uneven_masks_equal_one_big_batch() -> None:
+    lengths = [[(20, 2)], [(9, 8)], [(7, 3), (10, 9)], [(24, 20)], [(5, 4)], [(12, 1), (12, 1)], [(24, 1)], [(3, 2)]]
+    batch = stack([packed_row(random_examples(seed, row), 24) for seed, row in enumerate(lengths)])
+    params = random_params()
+    gradient_of = jax.jit(loss_and_gradient, static_argnums=(2, 3, 4))
+    loss, count, gradient = gradient_of(params, batch, MODEL, COMPUTE, 1)
+    for micro_batches in (2, 4, 8):
+        other_loss, other_count, other_gradient = gradient_of(params, batch, MODEL, COMPUTE, micro_batches)
+        assert other_count == count
+        np.testing.assert_allclose(other_loss, loss, atol=1e-5)
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, other_gradient)
+
+
+def test_rematerialisation_changes_nothing_and_bfloat16_little() -> None:
+    batch = stack([packed_row(random_examples(3, [(20, 2)]), 24)])
+    params = random_params()
+    gradient_of = jax.jit(loss_and_gradient, static_argnums=(2, 3))
+    loss, _, gradient = gradient_of(params, batch, MODEL, COMPUTE)
+    remat_loss, _, remat_gradient = gradient_of(params, batch, MODEL, ComputeConfig(remat=True))
+    np.testing.assert_allclose(remat_loss, loss, rtol=1e-6)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, remat_gradient)
+    half_loss, _, half_gradient = gradient_of(params, batch, MODEL, ComputeConfig(dtype="bfloat16"))
+    np.testing.assert_allclose(half_loss, loss, rtol=0.02)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half_gradient))
