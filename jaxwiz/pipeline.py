@@ -149,7 +149,7 @@ def check_file(path: Path, overrides: Sequence[str]) -> list[Finding]:
       ConfigError: the config itself is faulty.
     """
     data = read_config_file(path)
-    if "steps" in data:
+    if _is_pipeline(data):
         return check_pipeline(path, overrides)
     stage = _stage_of(path, data)
     return check_step(stage, parse_stage_config(stage, read_config_file(path, overrides), str(path)))
@@ -158,7 +158,7 @@ def check_file(path: Path, overrides: Sequence[str]) -> list[Finding]:
 def show_file(path: Path, overrides: Sequence[str]) -> str:
     """Returns, as YAML, a config file of any stage or of a pipeline with everything filled in; see `check_file`."""
     data = read_config_file(path)
-    if "steps" not in data:
+    if not _is_pipeline(data):
         stage = _stage_of(path, data)
         config = parse_stage_config(stage, read_config_file(path, overrides), str(path))
         return f"stage: {stage.name}\n{to_yaml(config)}"
@@ -170,6 +170,10 @@ def show_file(path: Path, overrides: Sequence[str]) -> str:
         for name, stage, config in steps
     )
     return to_yaml(PipelineConfig(out=pipeline.out, steps=resolved))
+
+
+def _is_pipeline(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("steps"), list)  # the train stage has a key `steps` too, a number
 
 
 def _stage_of(path: Path, data: dict[str, Any]) -> Stage:

@@ -7,6 +7,7 @@ rows stand in the order of the sources, so that unshuffled reading mixes long an
 
 import bisect
 import dataclasses
+from collections import deque
 from collections.abc import Sequence
 from typing import overload
 
@@ -43,7 +44,7 @@ def plan_packing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
       ValueError: a length is out of range.
     """
     rows: list[list[int]] = []
-    rows_by_room: dict[int, list[int]] = {}  # free tokens -> rows with exactly so many
+    rows_by_room: dict[int, deque[int]] = {}  # free tokens -> rows with exactly so many, the earliest first
     rooms: list[int] = []  # its keys, ascending
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         length = lengths[index]
@@ -57,14 +58,14 @@ def plan_packing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             rows.append([])
         else:
             room = rooms[place]
-            row = rows_by_room[room].pop()
+            row = rows_by_room[room].popleft()
             if not rows_by_room[room]:
                 del rows_by_room[room], rooms[place]
         rows[row].append(index)
         left = room - length
         if left and left not in rows_by_room:
             bisect.insort(rooms, left)
-            rows_by_room[left] = []
+            rows_by_room[left] = deque()
         if left:
             rows_by_room[left].append(row)
     return sorted(sorted(row) for row in rows)

@@ -4,8 +4,7 @@
 
 Reads every source, encodes with the template, splits off held-out lineages, packs, and writes a TFDS dataset with a
 manifest. Everything is a function of the config and the inputs, and the dataset appears whole or not at all, so a
-killed run simply starts again. All examples of a run are in memory at once; sets beyond a few million examples need
-several runs.
+killed run simply starts again. All examples of a run are in memory at once.
 """
 
 import hashlib

@@ -18,14 +18,11 @@ from jaxwiz.evaluate.score import JOURNAL, read_completions, score
 from jaxwiz.files import UserError
 from jaxwiz.problems.humaneval import Problem, load_humaneval, select
 from jaxwiz.records import Completion, write_records
-from jaxwiz.sandbox import Limits, isolation_layers
-
-# Any of these keeps a program from ending the harness by a signal.
-PROTECTING_LAYERS = {"process namespace", "unprivileged user"}
+from jaxwiz.sandbox import PROTECTING_LAYERS, Limits, isolation_layers
 
 EXPOSED = (
-    "this machine lets programs run neither in a process namespace nor as another user, so one written to do harm "
-    "could end other processes of this user; score completions that you don't trust elsewhere"
+    "this machine allows no process namespace, no other user and no fence for signals (Linux 6.12), so a program that "
+    "means harm could end other processes of this user; score completions that you don't trust elsewhere"
 )
 
 
@@ -43,7 +40,7 @@ def run(config: EvaluateConfig) -> Path:
     """
     problems, completions, training = _read_inputs(config)
     isolation = isolation_layers()
-    if not PROTECTING_LAYERS & set(isolation):
+    if PROTECTING_LAYERS.isdisjoint(isolation):
         warn(EXPOSED)
     config.out.mkdir(parents=True, exist_ok=True)
     limits = Limits(timeout_s=config.timeout_s, memory_bytes=config.memory_limit_mib << 20)
@@ -69,7 +66,7 @@ def check(config: EvaluateConfig) -> list[Finding]:
         Finding("ok", f"{len(problems)} tasks, {len(completions)} systems, {programs} programs to run"),
         Finding("ok", f"programs are isolated by: {', '.join(isolation)}"),
     ]
-    if not PROTECTING_LAYERS & set(isolation):
+    if PROTECTING_LAYERS.isdisjoint(isolation):
         findings.append(Finding("warning", EXPOSED))
     for label, answers in completions.items():
         samples = min(sum(answer.task_id == task_id for answer in answers) for task_id in problems)

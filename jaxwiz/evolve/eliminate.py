@@ -33,7 +33,7 @@ _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _WORD = re.compile(r"\w+")
 _VERDICT = re.compile(r"\W*(not[\s_-]+equal|equal)\W*", re.IGNORECASE)
 _STARTS_AS_ANSWER = re.compile(
-    r"```|(?:def|class) \w+|import \w+|from \w+ import\b|#include\b|(?:sure|certainly|of course)\b"
+    r"```|(?-i:(?:def|class) \w+|import \w+|from \w+ import\b|#include\b)|(?:sure|certainly|of course)\b"
     r"|here(?:'s|’s| is) (?:\S+ ){1,4}?(?:function|solution|implementation|answer|program|script|example|code)\b",
     re.IGNORECASE,
 )

@@ -6,6 +6,22 @@ Whatever a program does, the harness goes on: see server.py for how a verdict is
 """
 
 from jaxwiz.sandbox.limits import Limits, Outcome
-from jaxwiz.sandbox.pool import SandboxError, default_workers, isolation_layers, run_program, run_programs
+from jaxwiz.sandbox.pool import (
+    PROTECTING_LAYERS,
+    SandboxError,
+    default_workers,
+    isolation_layers,
+    run_program,
+    run_programs,
+)
 
-__all__ = ["Limits", "Outcome", "SandboxError", "default_workers", "isolation_layers", "run_program", "run_programs"]
+__all__ = [
+    "PROTECTING_LAYERS",
+    "Limits",
+    "Outcome",
+    "SandboxError",
+    "default_workers",
+    "isolation_layers",
+    "run_program",
+    "run_programs",
+]

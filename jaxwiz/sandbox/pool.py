@@ -31,6 +31,9 @@ from jaxwiz.sandbox.server import HEADER
 
 K = TypeVar("K")
 
+# Any of these keeps a program from ending the harness by a signal.
+PROTECTING_LAYERS = frozenset({"process namespace", "unprivileged user", "signal scope"})
+
 START_TIMEOUT_S = 60.0
 GRACE_S = 30.0  # beyond a program's own limit, for its server to end and remove what it left behind
 

@@ -48,11 +48,16 @@ _VERDICT_FD = 3
 
 
 class _Setting(NamedTuple):
-    """How programs are kept apart on this machine: the user they become (None: ours), and by which function; and
-    whether every process that we can see but ourselves is a program's."""
+    """How programs are kept apart on this machine.
+
+    Attributes:
+      user: who owns their folders; None: we do.
+      give_up_rights: makes the calling process one without rights, for good.
+      alone: whether every process that we can see but ourselves is a program's.
+    """
 
     user: int | None
-    become: Callable[[int], None]
+    give_up_rights: Callable[[], None]
     alone: bool
 
 
@@ -62,7 +67,7 @@ def main() -> None:
     box_root = sys.argv[2]
     isolation = _import_neighbour("isolation")
     layers, user = isolation.isolate(box_root, int(sys.argv[3]))
-    setting = _Setting(user, isolation.become, "process namespace" in layers)
+    setting = _Setting(user, lambda: isolation.give_up_rights(layers, user), "process namespace" in layers)
     for name in PRELOADED.split():
         importlib.import_module(name)
     sys.dont_write_bytecode = True
@@ -146,8 +151,7 @@ def _confine(limits: dict[str, Any], box: str, setting: _Setting) -> None:
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         with contextlib.suppress(ValueError, OSError):  # macOS has no working RLIMIT_AS
             resource.setrlimit(kind, (value, value))
-    if setting.user is not None:
-        setting.become(setting.user)
+    setting.give_up_rights()
 
 
 def _run(source: str, nonce: bytes) -> NoReturn:

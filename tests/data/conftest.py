@@ -49,13 +49,13 @@ def evolved(id: str, root: str, instruction: str, output: str = "pass", rejected
 
 @pytest.fixture
 def make_config(tmp_path: Path, tiny_tokenizer_folder: Path) -> Callable[..., DataConfig]:
-    """A function that writes rows to a file and returns a config that reads it into rows of 128 tokens."""
+    """A function that writes rows to a file and returns a config that reads it into rows of 256 tokens."""
 
     def make(rows: list[Any] | Path, out: str = "out", **settings: Any) -> DataConfig:
         source = rows if isinstance(rows, Path) else tmp_path / "rows.json"
         if not isinstance(rows, Path):
             source.write_text(json.dumps(rows))
-        settings = {"sequence_length": 128, "tokenizer": tiny_tokenizer_folder, "sources": (source,), **settings}
+        settings = {"sequence_length": 256, "tokenizer": tiny_tokenizer_folder, "sources": (source,), **settings}
         return DataConfig(out=tmp_path / out, **settings)
 
     return make

@@ -130,12 +130,12 @@ def test_wording_that_stood_in_the_parent_is_no_leak():
         ("Sure, let me do that.", True),
         ("Here is a list of numbers; sort it.", False),
         ("From a file, read lines.", False),
-        ("Import a CSV file and sum up a column.", True),
+        ("Import a CSV file and sum up a column.", False),
         ("Define a class.", False),
     ],
 )
 def test_an_answer_in_place_of_a_rewriting_begins_like_one(evolved, answered):
-    assert answered_instead(evolved, "Sort a list.") is (answered and not evolved.startswith("Import a CSV"))
+    assert answered_instead(evolved, "Sort a list.") is answered
 
 
 def test_a_parent_that_begins_with_code_may_have_children_that_do():

@@ -12,7 +12,7 @@ from jaxwiz.llm.protocol import GenerationResult
 from jaxwiz.records import EvolvedTask
 from tests.evolve.fakes import OPERATIONS, config_for
 
-GOOD = {"evolve": "A harder task.", "judge": "Not Equal", "answer": "An answer."}
+GOOD = {"evolve": lambda title, prompt: f"A task of {title}.", "judge": "Not Equal", "answer": "An answer."}
 
 
 class Script:
@@ -71,7 +71,7 @@ def test_an_evolution_is_answered_alone_and_a_parents_input_is_part_of_it(tmp_pa
     script = Script()
     evolve(tmp_path, script, seed("s", input="a,b\r\n"), rounds=1)
     assert "Task s.\n\na,b\r\n" in script.prompts("round 1: evolve")[0]
-    assert script.prompts("round 1: answer") == ["A harder task."]
+    assert script.prompts("round 1: answer") == ["A task of round 1: evolve."]
 
 
 def test_what_is_rejected_costs_no_further_calls(tmp_path: Path):
@@ -87,7 +87,7 @@ def test_what_is_rejected_costs_no_further_calls(tmp_path: Path):
 def test_one_failed_item_leaves_its_neighbours_alone(tmp_path: Path):
     def reply(title: str, prompt: str) -> GenerationResult:
         failed = "Task b." in prompt
-        text = "" if failed else f"Harder {prompt[-40:]}"
+        text = "" if failed else f"Harder than {'a' if 'Task a.' in prompt else 'c'}"
         return GenerationResult(text, "content_filter" if failed else "stop", 1, 1)
 
     script = Script(evolve=reply, answer=lambda title, prompt: f"Answer to: {prompt}")

@@ -59,7 +59,7 @@ def test_any_text_has_a_journal_key(text: str):
 
 @pytest.mark.parametrize("text", ["no slot", "<<PARENT>> <<PARENT>>", "<<PARENT>> <<OTHER>>"])
 def test_a_template_has_each_of_its_slots_exactly_once(text: str):
-    with pytest.raises(PromptError, match="here.txt"):
+    with pytest.raises(PromptError, match=r"here\.txt"):
         parse_template(text, ("PARENT",), "here.txt")
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from jaxwiz import files
-from jaxwiz.config import load_config
+from jaxwiz.config import load_config, read_config_file
 from jaxwiz.evolve import run as stage
 from jaxwiz.evolve.config import EvolveConfig
 from jaxwiz.llm.config import OpenAIBackend, ReplayBackend
 from jaxwiz.records import EvolvedTask, read_records
 from jaxwiz.stages import STAGES
-from jaxwiz.step import run_step
+from jaxwiz.step import parse_stage_config, run_step
 from tests.evolve.fakes import FakeGenerator, config_for, write_seeds
 from tests.llm.scripted_server import chat, scripted_server
 
@@ -61,7 +61,7 @@ def test_killed_after_any_line_a_restart_ends_alike_and_asks_nothing_twice(unint
 
 
 def test_a_run_can_be_replayed_from_its_journal_alone(uninterrupted, tmp_path: Path, monkeypatch):
-    config, _, results, journal = uninterrupted
+    _, _, results, journal = uninterrupted
     monkeypatch.undo()
     recording = tmp_path / "recording.jsonl"
     recording.write_bytes(journal)
@@ -85,11 +85,11 @@ def test_one_in_flight_and_64_under_random_latencies_make_the_same_bytes(tmp_pat
     latencies = random.Random(0)
 
     def script(prompt: str, before: int):
-        time.sleep(latencies.random() * 0.02)
+        time.sleep(latencies.random() * 0.01)
         result = moody(GenerationRequest(prompt, 0, 1, 0.0, 1.0))
         return chat(result.text, result.finish_reason)
 
-    write_seeds(tmp_path / "seeds.jsonl", count=25)
+    write_seeds(tmp_path / "seeds.jsonl", count=12)
     with scripted_server(script) as server:
         outcomes = []
         for in_flight in (1, 64):
@@ -150,9 +150,6 @@ def test_the_shipped_recipes_have_their_prompts(name: str, monkeypatch):
 
 
 def load_recipe(path: Path) -> EvolveConfig:
-    from jaxwiz.config import read_config_file
-    from jaxwiz.stages import parse_stage_config
-
     return parse_stage_config(STAGES["evolve"], read_config_file(path), str(path))
 
 

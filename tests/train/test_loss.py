@@ -49,10 +49,11 @@ def test_chunked_loss_equals_plain_loss_with_its_gradient(chunk_positions: int) 
 
 
 def test_no_loss_bearing_target_gives_zero_not_nan() -> None:
-    batch = stack([packed_row([([5, 6, 7], 3)], 8)])
-    loss, count, gradient = jax.jit(loss_and_gradient, static_argnums=(2, 3))(random_params(), batch, MODEL, COMPUTE)
+    hidden, head, targets = jnp.ones((1, 4, 3)), jnp.ones((3, 5)), jnp.zeros((1, 4), int)
+    value_and_gradient = jax.value_and_grad(next_token_loss, has_aux=True)
+    (loss, count), gradient = value_and_gradient(hidden, head, targets, jnp.zeros((1, 4), bool), 2)
     assert (loss, count) == (0, 0)
-    assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
+    assert not gradient.any()
 
 
 def test_packed_row_loss_is_the_token_weighted_mean_of_its_examples_run_alone() -> None:
@@ -75,11 +76,10 @@ def test_micro_batches_with_uneven_masks_equal_one_big_batch() -> None:
     params = random_params()
     gradient_of = jax.jit(loss_and_gradient, static_argnums=(2, 3, 4))
     loss, count, gradient = gradient_of(params, batch, MODEL, COMPUTE, 1)
-    for micro_batches in (2, 4, 8):
-        other_loss, other_count, other_gradient = gradient_of(params, batch, MODEL, COMPUTE, micro_batches)
-        assert other_count == count
-        np.testing.assert_allclose(other_loss, loss, atol=1e-5)
-        jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, other_gradient)
+    other_loss, other_count, other_gradient = gradient_of(params, batch, MODEL, COMPUTE, 4)
+    assert other_count == count
+    np.testing.assert_allclose(other_loss, loss, atol=1e-5)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, other_gradient)
 
 
 def test_rematerialisation_changes_nothing_and_bfloat16_little() -> None:
@@ -90,6 +90,7 @@ def test_rematerialisation_changes_nothing_and_bfloat16_little() -> None:
     remat_loss, _, remat_gradient = gradient_of(params, batch, MODEL, ComputeConfig(remat=True))
     np.testing.assert_allclose(remat_loss, loss, rtol=1e-6)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, remat_gradient)
-    half_loss, _, half_gradient = gradient_of(params, batch, MODEL, ComputeConfig(dtype="bfloat16"))
-    np.testing.assert_allclose(half_loss, loss, rtol=0.02)
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half_gradient))
+    in_bfloat16 = jax.jit(loss_sum_and_count, static_argnums=(2, 3))
+    half_sum, half_count = in_bfloat16(params, batch, MODEL, ComputeConfig(dtype="bfloat16"))
+    assert half_sum.dtype == jnp.float32
+    np.testing.assert_allclose(half_sum / half_count, loss, rtol=0.02)

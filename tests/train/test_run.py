@@ -15,6 +15,7 @@ import pytest
 
 from jaxwiz.checkpoint.weights import load_weights, provenance, tokenizer_folder
 from jaxwiz.config import to_yaml
+from jaxwiz.sharding.mesh import MeshConfig
 from jaxwiz.text.tokenizer import load_tokenizer
 from jaxwiz.train import run as train_stage
 from jaxwiz.train.config import BatchConfig, ComputeConfig, OptimizerConfig, TrainConfig
@@ -98,8 +99,14 @@ def test_a_run_killed_twice_ends_bit_for_bit_as_an_uninterrupted_one(config: Tra
     assert all(jax.tree.leaves(jax.tree.map(lambda one, other: bool((one == other).all()), resumed, whole)))
 
 
-def test_eight_devices_give_the_losses_of_one(config: TrainConfig, finished: Path) -> None:
-    sharded = dataclasses.replace(config, out=config.out.with_name("sharded"))
+@pytest.mark.parametrize(
+    ("mesh", "micro_batches"), [(MeshConfig(fsdp=8), 1), (MeshConfig(data=2, fsdp=2, tensor=2), 2)], ids=str
+)
+def test_eight_devices_give_the_losses_of_one(
+    config: TrainConfig, finished: Path, mesh: MeshConfig, micro_batches: int, tmp_path: Path
+) -> None:
+    batch = BatchConfig(rows=8, micro_batches=micro_batches)
+    sharded = dataclasses.replace(config, out=tmp_path / "sharded", mesh=mesh, batch=batch)
     done = run_in_process(sharded, devices=8)
     assert done.returncode == 0, done.stderr
     assert "8 device(s)" in done.stderr

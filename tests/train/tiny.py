@@ -1,5 +1,6 @@
 """A tiny random model and packed rows for the train tests. Shapes are as small as the rules of packing allow."""
 
+import functools
 from typing import Any
 
 import jax
@@ -21,9 +22,10 @@ MODEL = LlamaConfig(
 )
 
 
-def random_params(seed: int = 0, model: LlamaConfig = MODEL) -> Params:
+@functools.cache
+def random_params() -> Params:
     """Returns random parameters, large enough that losses differ clearly from token to token."""
-    params = init_params(model, jax.random.key(seed))
+    params = jax.jit(init_params, static_argnums=0)(MODEL, jax.random.key(0))
     return jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 2 else leaf, params)
 
 
