@@ -84,7 +84,7 @@ def _log_lines(title: str, total: int, unit: str, start: int) -> Iterator[Advanc
         nonlocal done, last_line
         done += units
         now = time.monotonic()
-        if now - last_line >= SECONDS_BETWEEN_LOG_LINES or done >= total:
+        if now - last_line >= SECONDS_BETWEEN_LOG_LINES or (units and done >= total):
             last_line = now
             elapsed = now - began
             remaining = elapsed * (total - done) / max(done - start, 1)

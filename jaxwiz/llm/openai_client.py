@@ -100,8 +100,6 @@ class OpenAIGenerator:
         self, client: openai.AsyncOpenAI, request: GenerationRequest, faults: list[GenerationError]
     ) -> GenerationResult:
         for attempt in range(self._config.max_retries + 1):
-            if faults:  # another worker met the end of the run while this one waited
-                raise faults[0]
             try:
                 return await self._call(client, request)
             except _PassingError as fault:
@@ -111,6 +109,8 @@ class OpenAIGenerator:
                     if attempt >= 2:  # the first ones are everyday life at an endpoint
                         warn(f"{self._config.base_url}: {reason}; attempt {attempt + 2} in {wait_s:.1f} s")
                     await self._sleep(wait_s)
+                    if faults:  # another worker met the end of the run while this one waited
+                        raise faults[0] from None
         raise GenerationError(
             f"{self._config.base_url}: gave up after {self._config.max_retries + 1} attempts: {reason}; what was "
             "answered is kept, run again to continue"

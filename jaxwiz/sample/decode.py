@@ -6,7 +6,7 @@ looks only between blocks. A row that is done keeps its token and its place, so 
 is donated: it is updated in place. Only the last real position of each row meets the output head.
 
 Programs are cached by jit: they depend on batch size, cache length, chunk width, steps and the model's shape alone.
-Sampling settings, end tokens and lengths are data. What a batch holds is `sample/batch.py`'s affair.
+Sampling settings, end tokens and lengths are data. What a batch holds is `sample/engine.py`'s affair.
 """
 
 import functools

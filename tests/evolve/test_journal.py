@@ -77,7 +77,8 @@ def test_a_torn_line_is_cut_away_before_the_next_is_written(tmp_path: Path):
     with Journal(path) as journal:
         JournaledGenerator(FakeGenerator(echo), journal).ask("answer", requests(2), "test")
     whole = path.read_bytes()
-    path.write_bytes(whole[:-10])
-    with Journal(path) as journal:
-        JournaledGenerator(FakeGenerator(echo), journal).ask("answer", requests(2), "test")
-    assert path.read_bytes() == whole
+    for torn in (whole[:-10], whole[: whole.index(b"\n") + 1] + b'{"key": "' + b"x" * 9999):
+        path.write_bytes(torn)
+        with Journal(path) as journal:
+            JournaledGenerator(FakeGenerator(echo), journal).ask("answer", requests(2), "test")
+        assert path.read_bytes() == whole

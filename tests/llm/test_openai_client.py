@@ -239,3 +239,25 @@ def test_a_missing_key_is_told_by_the_name_of_its_variable(monkeypatch: pytest.M
     monkeypatch.delenv("TEST_KEY")
     with pytest.raises(GenerationError, match="TEST_KEY"):
         OpenAIGenerator(OpenAIBackend(base_url="http://127.0.0.1:9/v1", model="m", api_key_env="TEST_KEY"))
+
+
+def test_a_request_that_waits_for_its_retry_is_not_sent_after_the_run_has_stopped():
+    first_failed = threading.Event()
+
+    def script(prompt, before):
+        if prompt == "busy":
+            first_failed.set()
+            return error(503)
+        first_failed.wait(10)
+        return error(401)
+
+    with scripted_server(script) as server:
+        client = Client(server, max_in_flight=2)
+
+        async def sleep_until_the_other_fault(seconds: float) -> None:
+            await asyncio.sleep(0.5)
+
+        client.generator._sleep = sleep_until_the_other_fault
+        with pytest.raises(GenerationError, match="401"):
+            client.ask(request("busy"), request("wrong key"))
+    assert server.prompts.count("busy") == 1

@@ -6,8 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
-import transformers
 from decoding import greedy, logits_at
 from safetensors.numpy import load_file
 
@@ -15,6 +13,9 @@ from jaxwiz.checkpoint import weights
 from jaxwiz.config import parse_config
 from jaxwiz.convert.config import ConvertConfig
 from jaxwiz.convert.run import run
+
+torch = pytest.importorskip("torch", reason="needs the parity extra")
+transformers = pytest.importorskip("transformers", reason="needs the parity extra")
 
 pytestmark = pytest.mark.parity
 

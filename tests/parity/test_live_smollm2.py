@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from decoding import greedy, logits_at
 from smollm2_cases import (
     CODE_TEXTS,
@@ -24,6 +22,9 @@ from jaxwiz.convert.gguf_in import read_gguf
 from jaxwiz.convert.names import ConversionError
 from jaxwiz.convert.tensors import ModelFiles
 from jaxwiz.text.tokenizer import load_tokenizer
+
+torch = pytest.importorskip("torch", reason="needs the parity extra")
+transformers = pytest.importorskip("transformers", reason="needs the parity extra")
 
 pytestmark = pytest.mark.parity
 
@@ -42,6 +43,11 @@ def ours(gguf_path: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelFile
 
 
 @pytest.fixture(scope="module")
+def reference(gguf_path: Path) -> Any:
+    return reference_tokenizer(gguf_path)
+
+
+@pytest.fixture(scope="module")
 def theirs(gguf_path: Path) -> Any:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         gguf_path.parent, gguf_file=gguf_path.name, dtype=torch.float32
@@ -51,8 +57,8 @@ def theirs(gguf_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("length", [8, LONG_POSITIONS])
-def test_logits_are_equal(gguf_path: Path, ours: ModelFiles, theirs: Any, length: int) -> None:
-    tokens = reference_tokenizer(gguf_path)(LONG_TEXT).input_ids[:length]
+def test_logits_are_equal(reference: Any, ours: ModelFiles, theirs: Any, length: int) -> None:
+    tokens = reference(LONG_TEXT).input_ids[:length]
     positions = np.arange(0, length, max(1, length // 128))  # of 2,048 positions 128, so that memory stays small
     with torch.no_grad():
         hidden = theirs.model(torch.tensor([tokens])).last_hidden_state[0, positions]
@@ -62,8 +68,8 @@ def test_logits_are_equal(gguf_path: Path, ours: ModelFiles, theirs: Any, length
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
-def test_greedy_generation_is_equal(gguf_path: Path, ours: ModelFiles, theirs: Any) -> None:
-    prompts = [reference_tokenizer(gguf_path)(text).input_ids for text in PROMPTS]
+def test_greedy_generation_is_equal(reference: Any, ours: ModelFiles, theirs: Any) -> None:
+    prompts = [reference(text).input_ids for text in PROMPTS]
     expected = []
     for tokens in prompts:
         row = torch.tensor([tokens])
@@ -73,14 +79,13 @@ def test_greedy_generation_is_equal(gguf_path: Path, ours: ModelFiles, theirs: A
     assert greedy(ours.params, ours.config, prompts, GREEDY_TOKENS) == expected
 
 
-def test_tokenizer_is_equal_on_all_texts(gguf_path: Path, ours: ModelFiles) -> None:
-    reference, tokenizer = reference_tokenizer(gguf_path), load_tokenizer(ours.tokenizer)
+def test_tokenizer_is_equal_on_all_texts(reference: Any, ours: ModelFiles) -> None:
+    tokenizer = load_tokenizer(ours.tokenizer)
     for text in (*TEXTS, *CODE_TEXTS):
         assert tokenizer.encode(text) == reference(text, split_special_tokens=True).input_ids, text
 
 
-def test_our_tokenizer_files_open_in_transformers_and_chat_alike(gguf_path: Path, ours: ModelFiles) -> None:
-    reference = reference_tokenizer(gguf_path)
+def test_our_tokenizer_files_open_in_transformers_and_chat_alike(reference: Any, ours: ModelFiles) -> None:
     opened = transformers.AutoTokenizer.from_pretrained(ours.tokenizer)
     messages = [{"role": "user", "content": "Reverse  12 strings."}]
     options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": False}
