@@ -3,11 +3,11 @@
     python benchmarks/train.py runs/models/smollm2-135m-instruct/model --rows 4 --length 512
     python benchmarks/train.py path/to/config.json --rows 8 --length 2048 --dtype bfloat16 --remat
 
-Weights and tokens are random: speed does not depend on them. Rows are full, one segment each; the share of prompt tokens
-is as in an instruction set, because the loss is computed only where it is borne. Compilation and the first step (it
-touches all memory for the first time) are timed apart; of the others the fastest counts, since anything else that runs
-on the machine only ever slows it down. MFU is relative to the data sheet's peak, or to a plain matrix product measured
-in the same run where there is none.
+Weights and tokens are random: speed does not depend on them. Rows are full, one segment each; the share of prompt
+tokens is as in an instruction set, because the loss is computed only where it is borne. Compilation and the first step
+(it touches all memory for the first time) are timed apart; of the others the fastest counts, since anything else that
+runs on the machine only ever slows it down. MFU is relative to the data sheet's peak, or to a plain matrix product
+measured in the same run where there is none.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """`jaxwiz run`, killed with SIGKILL in every stage and started again, ends with the files of an undisturbed run.
 
-Real processes, a real (tiny, random) model, every stage. The texts are gibberish; what counts is that they are the same.
+Real processes, every stage, a tiny random model. The texts are gibberish; what counts is that they are the same.
 """
 
 import json
@@ -35,17 +35,22 @@ COMPARED = (
 
 def pipeline_config(folder: Path, tokenizer: Path) -> dict:
     shape = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 4}
-    shape |= {"num_kv_heads": 2, "head_dim": 8, "max_positions": 1024}
+    shape |= {"num_kv_heads": 2, "head_dim": 8, "max_positions": 4096}
     call = {"max_new_tokens": 12}
-    sampled = {"checkpoint": "${train}/model", "template": "wizardcoder", "max_new_tokens": 16, "batch_size": 4}
+    sampled = {"checkpoint": "${train}/model", "sampling": {"max_new_tokens": 16}, "batch_size": 4}
     steps = {
         "model": ("convert", {"source": {"kind": "random", "model": shape, "tokenizer": str(tokenizer)}}),
         "evolve": (
             "evolve",
             {
                 "seeds": str(folder / "seeds.jsonl"),
-                "generator": {"kind": "jax", "checkpoint": "${model}/model", "batch_size": 2, "max_prompt_tokens": 768},
-                "operations": {"wizardlm/add_constraints": 1.0, "wizardlm/breadth": 1.0},
+                "generator": {
+                    "kind": "jax",
+                    "checkpoint": "${model}/model",
+                    "batch_size": 2,
+                    "max_prompt_tokens": 3000,
+                },
+                "operations": {"in_depth/add_constraints": 1.0, "in_breadth/rarer_topic": 1.0},
                 "rounds": 2,
                 "items_per_round": 4,
                 "evolve": call,
@@ -123,7 +128,7 @@ def status_of(step: Path) -> str:
 
 
 def kill_during(pipeline: Path, step: str, delay_s: float) -> bool:
-    """Runs the pipeline and kills it, with all its processes, a while after `step` began; says if it was still in it."""
+    """Runs the pipeline, kills it with all its processes a while after `step` began, and says if it was still there."""
     folder = pipeline.parent / "run" / step
     process = start(pipeline)
     while process.poll() is None and status_of(folder) == "absent":
