@@ -32,12 +32,15 @@ def run(config: TrainConfig) -> Path:
     job = make_job(config)
     state, meter = train(job)
     summary = summarize(job, meter)
+    base = provenance(config.checkpoint)
     origin = {
+        "source": f"{base.get('source', 'unknown')}, fine-tuned for {job.steps} steps",
+        "sha256": base.get("sha256"),
         "stage": "train",
         "steps": job.steps,
         "train_tokens": summary["train_tokens"],
         "dataset": {"manifest_sha256": files.sha256_of_file(config.dataset / "manifest.json")},
-        "checkpoint": provenance(config.checkpoint),
+        "checkpoint": base,
     }
     save_weights(config.out / "model", state.params, job.model, tokenizer_folder(config.checkpoint), origin)
     files.write_text(config.out / "summary.json", json.dumps(summary, indent=1) + "\n")
