@@ -13,8 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-quickstart: $(VENV)/.core  ## install, get the model, evolve, fine-tune, sample, score: under 10 minutes on 2 cores
-	$(BIN)/jaxwiz run configs/pipeline/quickstart.yaml
+quickstart: $(VENV)/.core  ## install, get the model, evolve, fine-tune, sample, score; ARGS='train.steps=20' overrides
+	$(BIN)/jaxwiz run configs/pipeline/quickstart.yaml $(ARGS)
 
 test: $(VENV)/.dev  ## all tests but the live comparisons with other implementations
 	$(BIN)/python -m pytest -q -n 2 -m "not parity"

@@ -7,6 +7,7 @@ steps and keep evaluation apart from JAX.
 
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -62,14 +63,14 @@ def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig,
 
     Args:
       path: the pipeline YAML.
-      overrides: "key=value"; a first part that names a step addresses that step's config, as in train.max_steps=2.
+      overrides: "key=value"; a first part that names a step addresses that step's config, as in train.steps=2.
 
     Raises:
       ConfigError: the faults of the pipeline and of every step.
     """
     data = read_config_file(path)
     data.pop("stage", None)
-    names = [step.get("name") for step in data.get("steps", []) if isinstance(step, dict)]
+    names = [step.get("name") for step in data["steps"] if isinstance(step, dict)] if _is_pipeline(data) else []
     own = [override for override in overrides if override.partition(".")[0] not in names]
     data = read_config_file(path, own)
     data.pop("stage", None)
@@ -188,8 +189,13 @@ def run_pipeline(path: Path, overrides: Sequence[str]) -> int:
 
     Returns:
       0, or the exit code of the step that failed; running again continues there.
+
+    Raises:
+      ConfigError: a config is faulty, or an input is missing that no step makes; nothing has been run.
     """
     pipeline, steps = load_pipeline(path, overrides)
+    _require_inputs(pipeline, steps)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the step ends with us
     for number, (name, stage, config) in enumerate(steps, start=1):
         title = f"[{number}/{len(steps)}] {name} ({stage.name})"
         if step_state(stage, config).status == "finished":
@@ -204,6 +210,17 @@ def run_pipeline(path: Path, overrides: Sequence[str]) -> int:
             return code if code > 0 else 128 - code
     _print_summaries(pipeline, steps)
     return 0
+
+
+def _require_inputs(pipeline: PipelineConfig, steps: list[tuple[str, Stage, Any]]) -> None:
+    missing = [
+        f"{name}.{key} = '{source}': no such file or folder; create it or correct the key"
+        for name, _, config in steps
+        for key, source in input_paths(config)
+        if not source.exists() and not source.is_relative_to(pipeline.out)
+    ]
+    if missing:
+        raise ConfigError("\n".join(missing))
 
 
 def _print_summaries(pipeline: PipelineConfig, steps: list[tuple[str, Stage, Any]]) -> None:

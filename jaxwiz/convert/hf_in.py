@@ -16,21 +16,12 @@ from jaxwiz.convert.names import ConversionError, require_tensors
 from jaxwiz.convert.tensors import ModelFiles, assemble, leaf_dtypes
 from jaxwiz.files import UserError, sha256_of_bytes, sha256_of_file
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.text.tokenizer import TOKENIZER_FILES
 
 INDEX_FILE = "model.safetensors.index.json"
 
-# All that a tokenizer and its generation defaults consist of; these travel unchanged, everything else stays behind.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
+# A tokenizer and the generation defaults; these travel unchanged, everything else stays behind.
+COMPANION_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
 _DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -154,7 +145,7 @@ def _open(path: Path) -> Any:
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
-    paths = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    paths = [folder / name for name in COMPANION_FILES if (folder / name).is_file()]
     if not {"tokenizer.json", "tokenizer.model"} & {path.name for path in paths}:
         raise ConversionError(f"{folder}: neither tokenizer.json nor tokenizer.model here; add the tokenizer's files")
     return paths

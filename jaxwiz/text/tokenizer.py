@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 # Kept by `save` where they exist; the last three only help other programs to open the folder.
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -104,7 +104,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         name = "tokenizer.model" if folder.suffix == ".model" else "tokenizer.json"
         contents = {name: folder.read_bytes()}
     else:
-        names = (*_TOKENIZER_FILES, *_MODEL_FILES)
+        names = (*TOKENIZER_FILES, *_MODEL_FILES)
         contents = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
     source = _Source(folder, contents)
     if "tokenizer.json" in contents:
