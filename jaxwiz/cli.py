@@ -5,6 +5,7 @@ is one message and exit code 2, never a traceback.
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,12 @@ from jaxwiz import __version__
 from jaxwiz.files import UserError
 from jaxwiz.stages import STAGES
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT
+
+# Faults of the user's machine rather than of jaxwiz: a message says all, a traceback nothing more.
+_MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 _EXAMPLES = """examples:
   jaxwiz run configs/pipeline/quickstart.yaml          everything, small and offline
@@ -35,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"jaxwiz {options.command}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except OSError as error:
+        if error.errno not in _MACHINE_FAULTS:
+            raise
+        print(f"jaxwiz {options.command}: {error}; mend it, and the same command continues from here", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"jaxwiz {options.command}: interrupted; the same command continues from here", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors without tracebacks, exit codes."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,24 @@ def test_a_missing_input_is_one_message(tmp_path: Path, capsys: pytest.CaptureFi
     arguments = ["train", "configs/train/quickstart.yaml", f"dataset={tmp_path}/absent", f"out={tmp_path}/out"]
     assert main(arguments) == 2
     assert f"dataset = '{tmp_path}/absent': no such file or folder" in capsys.readouterr().err
+
+
+def test_an_unwritable_folder_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").touch()
+    arguments = ["convert", "configs/convert/smollm2-135m-instruct.yaml", f"out={tmp_path}/file/out"]
+    assert main(arguments) == 2
+    assert f"out = '{tmp_path}/file/out': cannot write there" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "shard-0")
+
+    monkeypatch.setattr("jaxwiz.step.run_step", fill)
+    assert main(["convert", "configs/convert/smollm2-135m-instruct.yaml", f"out={tmp_path}/out"]) == 1
+    assert "No space left on device: 'shard-0'; mend it" in capsys.readouterr().err
 
 
 def test_a_config_of_another_stage_is_refused(capsys: pytest.CaptureFixture[str]):

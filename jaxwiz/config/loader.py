@@ -196,7 +196,10 @@ def _explain(fault: Any, config_type: Any) -> str:
     if kind == "union_tag_invalid":
         return f"{key}.kind = {fault['ctx']['tag']!r}: must be one of {fault['ctx']['expected_tags']}"
     rule = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{key} = {shown}: {rule.removeprefix('value error, ')}"
+    quoting = (
+        "; quote it, so that YAML keeps it as text" if kind == "string_type" and not isinstance(value, dict) else ""
+    )
+    return f"{key} = {shown}: {rule.removeprefix('value error, ')}{quoting}"
 
 
 def _locate(config_type: Any, location: tuple[str | int, ...]) -> tuple[list[str], list[Any]]:

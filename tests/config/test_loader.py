@@ -73,6 +73,11 @@ def test_scientific_notation_is_a_number(tmp_path: Path):
             {"out": "run", "optimizer": {"learning_rate": -1.0}},
             "optimizer.learning_rate = -1.0: input should be greater",
         ),
+        ({"out": 3}, "out = 3: input should be a valid string; quote it"),
+        (
+            {"out": "run", "backend": {"kind": "remote", "url": 9.9}},
+            "backend.url = 9.9: input should be a valid string; quote",
+        ),
         ({}, "out: required, but not given; add it"),
         ({"out": "run", "backend": {"kind": "distant"}}, "backend.kind = 'distant': must be one of 'local', 'remote'"),
         ({"out": "run", "backend": {}}, "backend: needs a 'kind', one of 'local', 'remote'"),
