@@ -43,6 +43,13 @@ def test_logits_equal_those_of_transformers(smollm2: ModelFiles, name: str) -> N
     positions = LOGITS[f"{name}_positions"]
     found = logits_at(smollm2.params, smollm2.config, LOGITS[f"{name}_tokens"], positions)
     sample = LOGITS["vocabulary_sample"]
+    largest = max(
+        np.abs(found[:, sample] - LOGITS[f"{name}_logits"]).max(),
+        np.abs(found[-FULL_VOCABULARY_POSITIONS:] - LOGITS[f"{name}_full"]).max(),
+    )
+    print(
+        f"{len(LOGITS[f'{name}_tokens'])} positions: largest difference of logits {largest:.1e}"
+    )  # shown by pytest -s
     np.testing.assert_allclose(found[:, sample], LOGITS[f"{name}_logits"], rtol=0, atol=1e-3)
     np.testing.assert_allclose(found.max(-1), LOGITS[f"{name}_max"], rtol=0, atol=1e-3)
     np.testing.assert_allclose(found[-FULL_VOCABULARY_POSITIONS:], LOGITS[f"{name}_full"], rtol=0, atol=1e-3)
