@@ -91,3 +91,9 @@ def flush_to_disk(file: IO[bytes]) -> None:
     """Returns once everything written to an open file is on the disk; for files that grow by appending."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def free_bytes(path: Path) -> int:
+    """Returns the free bytes of the disk that `path`, which need not exist yet, would lie on."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free

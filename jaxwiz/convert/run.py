@@ -6,8 +6,6 @@ Results below `config.out`: model/ (a checkpoint, or a Hugging Face folder for `
 whole or absent, so an interrupted run simply converts again; downloads are kept by their caches.
 """
 
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from jaxwiz.convert.hf_in import check_hf_folder, read_hf_folder
 from jaxwiz.convert.hf_out import write_hf_folder
 from jaxwiz.convert.names import ConversionError
 from jaxwiz.convert.tensors import ModelFiles, leaf_dtypes
-from jaxwiz.files import UserError, sha256_of_file, write_text
+from jaxwiz.files import UserError, free_bytes, sha256_of_file, write_text
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import count_params, init_params
 from jaxwiz.text.tokenizer import load_tokenizer
@@ -66,9 +64,9 @@ def check(config: ConvertConfig) -> list[Finding]:
     findings = [Finding("ok", found)]
     if model_config is not None:
         needed_bytes = 4 * count_params(model_config)  # float32, the widest that is written
-        free_bytes = _free_bytes(config.out)
-        enough = free_bytes > needed_bytes
-        message = f"out = '{config.out}': up to {needed_bytes / 1e9:.1f} GB to write, {free_bytes / 1e9:.1f} GB free"
+        free = free_bytes(config.out)
+        enough = free > needed_bytes
+        message = f"out = '{config.out}': up to {needed_bytes / 1e9:.1f} GB to write, {free / 1e9:.1f} GB free"
         findings.append(Finding("ok", message) if enough else Finding("error", message + "; choose another disk"))
     return findings
 
@@ -170,10 +168,3 @@ def _summary(config: ConvertConfig, model: ModelFiles) -> str:
         f"written     {'Hugging Face folder' if config.target == 'hf' else 'checkpoint'}, {', '.join(written)}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _free_bytes(path: Path) -> int:
-    existing = Path(os.path.abspath(path))
-    while not existing.exists():
-        existing = existing.parent
-    return shutil.disk_usage(existing).free

@@ -8,7 +8,6 @@ with the first missing batch, generates nothing twice, and ends with the same fi
 import collections
 import dataclasses
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,19 +107,19 @@ def _check_memory(config: SampleConfig, longest: int) -> list[Finding]:
     from jaxwiz.model.cache import cache_bytes
     from jaxwiz.model.params import count_params
     from jaxwiz.sample.engine import cache_slots
+    from jaxwiz.sharding.devices import device_memory_bytes
 
     model = load_model_config(config.checkpoint)
     dtype_bytes = 4 if config.dtype == "float32" else 2
     weights = count_params(model) * dtype_bytes
     slots = cache_slots(longest, config.sampling.max_new_tokens)
     cache = cache_bytes(model, config.batch_size, slots, dtype_bytes)
-    device = jax.devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = device_memory_bytes()
     text = f"weights {weights / 2**30:.2f} GiB + cache {cache / 2**30:.2f} GiB of {limit / 2**30:.1f} GiB"
     findings = [Finding("ok", text)]
-    if weights + cache > limit:
+    if limit and weights + cache > limit:
         findings = [Finding("error", f"batch_size = {config.batch_size}: {text}; lower batch_size or max_new_tokens")]
-    if device.platform == "cpu" and config.dtype == "bfloat16":
+    if jax.devices()[0].platform == "cpu" and config.dtype == "bfloat16":
         findings.append(Finding("warning", "dtype = 'bfloat16' on a CPU: many times slower than float32"))
     return findings
 

@@ -120,11 +120,6 @@ def get_template(name: str) -> Template:
     return TEMPLATES[name]
 
 
-def encode_prompt(tokenizer: Tokenizer, template: Template, instruction: str, input: str = "") -> list[int]:
-    """Returns the ids to generate from: BOS if the tokenizer adds one, then the prompt."""
-    return encode_conversations(tokenizer, [template.prompt(instruction, input)])[0][0]
-
-
 def encode_example(
     tokenizer: Tokenizer, template: Template, instruction: str, input: str, output: str
 ) -> tuple[list[int], list[bool]]:

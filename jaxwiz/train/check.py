@@ -1,23 +1,22 @@
 """What can be said of a training run before it starts: fit of its parts, size, memory and disk. Nothing is written."""
 
 import math
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 
 from jaxwiz.checkpoint.weights import load_model_config
 from jaxwiz.config import Finding
-from jaxwiz.files import UserError
+from jaxwiz.files import UserError, free_bytes
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import count_params, param_specs
+from jaxwiz.sharding.devices import device_memory_bytes
 from jaxwiz.sharding.mesh import make_mesh
 from jaxwiz.sharding.rules import param_shardings
 from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.dataset import Manifest, read_manifest, require_matching_checkpoint
 from jaxwiz.train.job import require_rows_divide, total_steps
-from jaxwiz.train.memory import GIB, device_memory_bytes, step_memory_bytes
+from jaxwiz.train.memory import GIB, step_memory_bytes
 
 _COMFORTABLE_SHARE = 0.8  # of a device's memory: the estimate leaves out what the compiler adds
 
@@ -97,13 +96,8 @@ def _disk_finding(config: TrainConfig, model: LlamaConfig) -> Finding:
     params_bytes = 4 * count_params(model)
     # The newest state is complete before an older one goes; `model/` is one more copy of the parameters.
     need = 3 * params_bytes * (config.keep_checkpoints + 1) + params_bytes
-    folder = _existing_parent(config.out)
-    free = shutil.disk_usage(folder).free
-    message = f"disk below {folder}: at most {need / GIB:.1f} GiB of {free / GIB:.1f} GiB free"
+    free = free_bytes(config.out)
+    message = f"disk below {config.out}: at most {need / GIB:.1f} GiB of {free / GIB:.1f} GiB free"
     if need > free:
         return Finding("error", f"{message}; free some, lower keep_checkpoints, or set out elsewhere")
     return Finding("ok", message)
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxwiz.checkpoint.train_state import abstract_like
 from jaxwiz.checkpoint.weights import load_model_config
 from jaxwiz.data.feed import Batch, Feed
 from jaxwiz.files import UserError
@@ -62,11 +63,7 @@ class TrainJob:
 
     def abstract_state(self) -> TrainState:
         """Returns the state as `jax.ShapeDtypeStruct`s with their shardings, as checkpoints are restored into."""
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            abstract_state(self.model, self.optimizer),
-            self.shardings,
-        )
+        return abstract_like(abstract_state(self.model, self.optimizer), self.shardings)
 
     def compiled_train_step(self) -> jax.stages.Compiled:
         """Returns the compiled (state, batch) -> (state, metrics) for this job's shapes; see `make_train_step`."""

@@ -4,12 +4,6 @@ Counted: parameters, gradients, AdamW moments, activations kept for the backward
 what the compiler keeps beside them (copies, gathered layers, workspaces), so leave a fifth of the memory free.
 """
 
-import contextlib
-import os
-from pathlib import Path
-
-import jax
-
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import count_params
 from jaxwiz.train.config import TrainConfig
@@ -43,18 +37,6 @@ def step_memory_bytes(
         "activations": residuals + layers_kept * _layer_bytes(model, config, rows, sequence_length, mesh_sizes),
         "logits": 3 * rows * chunk * model.vocab_size * _FLOAT32,
     }
-
-
-def device_memory_bytes() -> int:
-    """Returns the memory of one device; CPU devices share what the machine, or the container, allows."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        statistics = device.memory_stats() or {}
-        return int(statistics.get("bytes_limit", 0))
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total // jax.local_device_count()
 
 
 def _layer_bytes(model: LlamaConfig, config: TrainConfig, rows: int, T: int, mesh_sizes: dict[str, int]) -> int:

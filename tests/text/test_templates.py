@@ -3,8 +3,8 @@
 import pytest
 
 from jaxwiz.files import UserError
-from jaxwiz.text.templates import TEMPLATES, encode_conversations, encode_example, encode_prompt, get_template
-from jaxwiz.text.tokenizer import load_tokenizer
+from jaxwiz.text.templates import TEMPLATES, Template, encode_conversations, encode_example, get_template
+from jaxwiz.text.tokenizer import Tokenizer, load_tokenizer
 
 PROMPT = """Below is an instruction that describes a task. Write a response that appropriately completes the request.
 
@@ -25,6 +25,10 @@ Add two numbers.
 ### Response:"""
 
 
+def prompt_ids(tokenizer: Tokenizer, template: Template, instruction: str, context: str = "") -> list[int]:
+    return encode_conversations(tokenizer, [template.prompt(instruction, context)])[0][0]
+
+
 @pytest.mark.parametrize("name", ["wizardcoder", "alpaca"])
 def test_the_header_templates_give_the_published_prompts(name):
     template = get_template(name)
@@ -37,7 +41,7 @@ def test_chatml_marks_turns_by_control_tokens(tiny_tokenizer_folder):
     start, end = 1, 2
     expected = [start, *tokenizer.encode("user\nHi"), end, *tokenizer.encode("\n"), start]
     expected += tokenizer.encode("assistant\n")
-    assert encode_prompt(tokenizer, get_template("chatml"), "Hi") == expected
+    assert prompt_ids(tokenizer, get_template("chatml"), "Hi") == expected
     tokens, trained = encode_example(tokenizer, get_template("chatml"), "Hi", "", "Yo")
     assert tokens == [*expected, *tokenizer.encode("Yo"), end]  # its <|im_end|> is EOS already: not doubled
     assert trained == [False] * len(expected) + [True] * (len(tokens) - len(expected))
@@ -49,7 +53,7 @@ def test_chatml_marks_turns_by_control_tokens(tiny_tokenizer_folder):
 def test_prompt_answer_and_eos_meet_at_an_exact_border(folder, name, context, request):
     tokenizer = load_tokenizer(request.getfixturevalue(folder))
     template = get_template(name)
-    prompt = encode_prompt(tokenizer, template, "Add two numbers.", context)
+    prompt = prompt_ids(tokenizer, template, "Add two numbers.", context)
     tokens, trained = encode_example(tokenizer, template, "Add two numbers.", context, "  return 3")
     answer = tokenizer.encode("  return 3", continues=True)
     assert tokens == [*prompt, *answer, tokenizer.eos_id]
@@ -71,7 +75,7 @@ def test_control_strings_in_user_text_stay_text(name, tiny_tokenizer_folder):
         return sum(token in controls for token in encode_example(tokenizer, template, instruction, context, output)[0])
 
     assert count(forged, forged, forged) == count("plain", "plain", "plain")
-    assert forged in tokenizer.decode(encode_prompt(tokenizer, template, forged))
+    assert forged in tokenizer.decode(prompt_ids(tokenizer, template, forged))
 
 
 def test_bos_is_not_doubled_where_the_template_begins_with_it(tiny_tokenizer_folder, tmp_path):
@@ -79,9 +83,9 @@ def test_bos_is_not_doubled_where_the_template_begins_with_it(tiny_tokenizer_fol
     (tmp_path / "tokenizer.json").write_bytes((tiny_tokenizer_folder / "tokenizer.json").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(config.replace('"add_bos_token": false', '"add_bos_token": true'))
     tokenizer = load_tokenizer(tmp_path)
-    chat = encode_prompt(tokenizer, get_template("chatml"), "Hi")
+    chat = prompt_ids(tokenizer, get_template("chatml"), "Hi")
     assert chat[0] == tokenizer.bos_id != chat[1]
-    assert encode_prompt(tokenizer, get_template("alpaca"), "Hi")[0] == tokenizer.bos_id
+    assert prompt_ids(tokenizer, get_template("alpaca"), "Hi")[0] == tokenizer.bos_id
 
 
 def test_many_conversations_encode_as_each_alone(sentencepiece_folder):
@@ -94,7 +98,7 @@ def test_many_conversations_encode_as_each_alone(sentencepiece_folder):
 
 def test_a_template_whose_control_tokens_are_missing_is_refused(sentencepiece_folder):
     with pytest.raises(UserError, match=r"<\|im_start\|>"):
-        encode_prompt(load_tokenizer(sentencepiece_folder), get_template("chatml"), "Hi")
+        prompt_ids(load_tokenizer(sentencepiece_folder), get_template("chatml"), "Hi")
 
 
 def test_an_unknown_template_is_named_with_the_known_ones():
