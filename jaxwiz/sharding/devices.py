@@ -8,7 +8,7 @@ import jax
 
 
 def device_memory_bytes() -> int:
-    """Returns the bytes of one device's memory, 0 if it does not tell; CPU devices share what machine or container allow."""
+    """Returns the bytes of one device's memory, 0 if unknown; CPU devices share what machine or container allow."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         statistics = device.memory_stats() or {}
