@@ -13,15 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import openai
+
 from jaxwiz.console import warn
 from jaxwiz.llm.config import OpenAIBackend
 from jaxwiz.llm.protocol import GenerationError, GenerationRequest, GenerationResult, OnResults
 from jaxwiz.llm.retry import backoff_s, is_passing, retry_after_s
-
-try:
-    import openai
-except ImportError:
-    raise GenerationError("generator.kind = 'openai': needs the openai package; pip install 'jaxwiz[serve]'") from None
 
 Sleep = Callable[[float], Awaitable[None]]
 
