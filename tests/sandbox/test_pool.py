@@ -1,6 +1,5 @@
-"""Nothing that a program does may end, hang or mislead the harness, and the program after it must still pass."""
+"""Programs get their outcomes; a pool hands out each once, stays flat, and leaves nothing behind however it ends."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,102 +11,201 @@ from pathlib import Path
 
 import pytest
 
-from jaxwiz.sandbox import PROTECTING_LAYERS, Limits, Outcome, isolation_layers, run_program, run_programs
-from jaxwiz.sandbox.pool import _Server
+from jaxwiz.sandbox import Limits, Outcome, Program, run_program, run_programs
+from jaxwiz.sandbox.client import Server
+from tests.sandbox.programs import ANSWER, CONTROL, LIMITS, PASSED, PASSED_ALONE, SHORT, judged, linux, servers_of
 
-LIMITS = Limits(timeout_s=2.0)
-HONEST = "assert sorted([3, 1, 2]) == [1, 2, 3]"
-HOSTILE_PROGRAMS = Path(__file__).resolve().parents[3] / "shared" / "data" / "hostile-programs.jsonl"
-
-
-@pytest.fixture(scope="module")
-def protected() -> None:
-    """Skips programs that would kill the tests themselves where nothing holds them."""
-    if PROTECTING_LAYERS.isdisjoint(isolation_layers()):
-        pytest.skip("this machine offers no layer that keeps a program's signals from other processes")
+pytestmark = linux
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[_Server]:
-    with _Server(0) as server:
+def server() -> Iterator[Server]:
+    with Server() as server:
         yield server
 
 
-MISBEHAVIOURS = {
-    "exit before the tests": ("import os; os._exit(0)", "failed"),
-    "sys.exit": ("import sys; sys.exit(0)", "failed"),
-    "fails while a thread lives on": (
-        "import threading\nthreading.Thread(target=lambda: [1 for _ in iter(int, 1)]).start()\nassert False",
+def check(server: Server, candidate: str, checker: str, calls: tuple[str, ...] = ("f",), data: bytes = b"") -> Outcome:
+    return server.run(Program(candidate, checker, calls, data), LIMITS)
+
+
+# candidate, checker, status, reason, how the detail ends
+VERDICTS = {
+    "passes": ("def f(x): return x", "assert f(1) == 1", "passed", "", ""),
+    "wrong": (
+        "def f(x): return x",
+        "\nassert f(1) == 2",
         "failed",
+        "assertion",
+        "AssertionError, line 2: assert f(1) == 2",
     ),
-    "prints passed": ("print('passed'); raise ValueError('no')", "failed"),
-    "a word in every pipe": (
-        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'passed')\n    except OSError: pass\nos._exit(0)",
+    "raises": (
+        "def f(x):\n    return x[0]",
+        "f(1)",
         "failed",
+        "exception",
+        "TypeError: 'int' object is not subscriptable, line 2: return x[0]",
     ),
-    "closes all files": ("import os; os.closerange(0, 256)", "failed"),
-    "stack overflow in C": ("import ctypes; ctypes.string_at(0)", "failed"),
-    "deep recursion": ("import sys; sys.setrecursionlimit(10**9)\ndef f(n): return sorted([n], key=f)\nf(0)", "failed"),
-    "memory": ("x = bytearray(8 << 30)", "failed"),
-    "endless loop that catches all": (
-        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-        "timed_out",
-    ),
-    "ignores signals": (
-        "import signal\nfor s in {*range(1, 32)} - {9, 19}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
-        "timed_out",
-    ),
-    "stops itself": ("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "timed_out"),
-    "50 MB of output": ("import sys\nfor _ in range(50): sys.stdout.write('x' * (1 << 20))", "passed"),
-    "invalid UTF-8 out": ("import os, sys\nos.write(1, b'\\xff\\xfe'); print('\\ud800')", "passed"),
-    "reads its input": ("input()", "failed"),
-    "syntax error": ("def (:", "failed"),
-    "null byte": ("x = '\0'", "failed"),
-    "lone surrogate in the source": ("x = '\ud800'", "failed"),
-    "exception with 50 MB of text": ("raise ValueError('x' * (50 << 20))", "failed"),
-    "exception that cannot be printed": (
-        "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E",
+    "does not load": (
+        "x = 1\n1 / 0",
+        "pass",
         "failed",
+        "exception",
+        "ZeroDivisionError: division by zero, line 2: 1 / 0",
     ),
-    "writes a big file": ("open('big', 'wb').write(b'x' * (64 << 20))", "failed"),
+    "syntax": ("def f(:", "f()", "failed", "syntax", "SyntaxError: invalid syntax (<program>, line 1)"),
+    "not there": ("def g(): pass", "pass", "failed", "exception", "NameError: name 'f' is not defined"),
+    "memory": (
+        "def f(x): return bytes(1 << 40)",
+        "f(1)",
+        "failed",
+        "memory",
+        "MemoryError, line 1: def f(x): return bytes(1 << 40)",
+    ),
+    "exits": (
+        "def f(x): raise SystemExit(3)",
+        "f(1)",
+        "failed",
+        "exit",
+        "SystemExit: 3, line 1: def f(x): raise SystemExit(3)",
+    ),
+    "ends": ("import os\ndef f(x): os._exit(3)", "f(1)", "failed", "exit", "ended without a verdict (exit status 3)"),
+    "killed": (
+        "import os\ndef f(x): os.kill(os.getpid(), 9)",
+        "f(1)",
+        "failed",
+        "crash",
+        "ended without a verdict (killed by SIGKILL)",
+    ),
+    "object": (
+        "class C: pass\ndef f(x): return C()",
+        "f(1)",
+        "failed",
+        "not_plain_data",
+        "returned an object of class 'C', which is not plain data",
+    ),
+    "checker fails": (
+        "def f(x): return x",
+        "import nothing_like_it",
+        "failed",
+        "exception",
+        "No module named 'nothing_like_it', line 1: import nothing_like_it",
+    ),
 }
 
 
-@pytest.mark.parametrize("name", MISBEHAVIOURS)
-def test_misbehaviour_gets_its_verdict_and_harms_nobody(name: str, server: _Server) -> None:
-    source, status = MISBEHAVIOURS[name]
-    outcome = server.run(source, Limits(timeout_s=0.5) if status == "timed_out" else LIMITS)
-    assert outcome.status == status, outcome
-    assert len(outcome.detail.encode()) <= 500
-    assert server.run(HONEST, LIMITS) == Outcome("passed")
+@pytest.mark.parametrize("name", VERDICTS)
+def test_a_verdict_says_why(name: str, server: Server):
+    candidate, checker, status, reason, detail = VERDICTS[name]
+    outcome = check(server, candidate, checker)
+    assert (outcome.status, outcome.reason) == (status, reason), outcome
+    assert outcome.detail.endswith(detail)
+    assert not outcome.forgeable
 
 
-@pytest.mark.usefixtures("protected")
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
-        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nraise SystemExit",
-        "import os, signal\nos.killpg(os.getpgid(os.getppid()), signal.SIGKILL)\nraise SystemExit",
-        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
-    ],
-    ids=["kills itself", "kills its parent", "kills its parent's group", "fork bomb"],
-)
-def test_killers_are_held(source: str, server: _Server) -> None:
-    assert server.run(source, Limits(timeout_s=0.5)).status != "passed"
-    assert server.run(HONEST, LIMITS) == Outcome("passed")
+def test_a_program_without_a_checker_judges_itself_and_that_is_said(server: Server):
+    assert server.run(Program("assert 1 + 1 == 2"), LIMITS) == PASSED_ALONE
+    outcome = server.run(Program("x = 1\nassert x == 2"), LIMITS)
+    assert outcome == Outcome("failed", "AssertionError, line 2: assert x == 2", "assertion", forgeable=True)
 
 
-def test_detail_names_the_error_and_the_failing_line(server: _Server) -> None:
-    outcome = server.run("def f(x):\n    return x\n\nassert f(1) == 2", LIMITS)
-    assert outcome == Outcome("failed", "AssertionError, line 4: assert f(1) == 2")
+def test_time_runs_out(server: Server):
+    for program in (
+        judged("while True: pass"),
+        judged("import time\ndef double(x): time.sleep(9)"),
+        Program("while 1: 0"),
+    ):
+        start = time.monotonic()
+        outcome = server.run(program, Limits(timeout_s=0.3))
+        assert (outcome.status, outcome.reason) == ("timed_out", "timeout")
+        assert time.monotonic() - start >= 0.3
+    assert server.run(CONTROL, LIMITS) == PASSED
 
 
-def test_honest_programs_may_use_files_threads_recursion_and_memory(server: _Server) -> None:
+def test_arguments_results_and_exceptions_cross(server: Server):
+    candidate = """
+def f(*args, **kwargs):
+    return args, kwargs
+def fail(kind, *args):
+    raise {"V": ValueError, "K": KeyError, "O": Odd, "U": UnicodeDecodeError, "A": AssertionError}[kind](*args)
+class Odd(LookupError):
+    def __init__(self, text): super().__init__(text, object)
+"""
+    checker = """
+assert f(1, [2.5, {3: (4,)}], a={"x"}) == ((1, [2.5, {3: (4,)}]), {"a": {"x"}})
+for kind, args, expected in (("V", ["no"], ValueError), ("K", [("k", 1)], KeyError), ("O", ["odd"], LookupError),
+                             ("U", ["utf-8", b"x", 0, 1, "bad"], UnicodeDecodeError), ("A", [], AssertionError)):
+    try:
+        fail(kind, *args)
+    except expected as error:
+        assert kind == "O" or error.args == tuple(args), error.args
+    else:
+        assert False
+assert calls["f"] is f and set(calls) == {"f", "fail"} and data == b"data"
+"""
+    assert check(server, candidate, checker, ("f", "fail"), b"data") == PASSED
+
+
+def test_arguments_can_be_seen_as_the_function_left_them(server: Server):
+    candidate = "def f(items, more):\n    items.append(more)\n    return len(items)"
+    checker = """
+items = [1]
+assert f(items, 2) == 2 and items == [1]
+result, (left, more) = f.call([items], {"more": 2}, want_arguments=True)[0], f.call([items, 2], want_arguments=True)[1]
+assert (result, left, more) == (2, [1, 2], 2)
+"""
+    assert check(server, candidate, checker) == PASSED
+
+
+def test_a_call_has_its_own_time_limit_and_the_candidate_lives_on(server: Server):
+    candidate = "import time\ndef f(n):\n    while n: pass\n    return 5\ndef g(): time.sleep(60)"
+    checker = """
+for _ in range(2):
+    try:
+        f.call([1], timeout_s=0.1)
+    except TimeoutError:
+        pass
+    else:
+        assert False
+    assert f.call([0], timeout_s=0.1) == 5
+for _ in range(2):
+    try:
+        g.call([], timeout_s=0.1)
+    except TimeoutError as error:
+        report(said=error)
+    else:
+        assert False
+"""
+    outcome = check(server, candidate, checker, ("f", "g"))
+    assert outcome.status == "passed", outcome
+    outcome = check(server, candidate, "f.call([1], timeout_s=0.1)")
+    assert (outcome.status, outcome.reason) == ("timed_out", "timeout")
+
+
+def test_reports_arrive_also_when_time_runs_out(server: Server):
+    checker = "report(base=True, input=[1, 'x' * 1000], big=10**9999, odd='\\ud800')\nreport(base=False)\nf(1)"
+    outcome = server.run(Program("def f(x):\n    while True: pass", checker, ("f",)), SHORT)
+    assert outcome.status == "timed_out"
+    assert outcome.failure is not None
+    assert outcome.failure["base"] == "False"
+    assert outcome.failure["input"].startswith("[1, 'xxx") and len(outcome.failure["input"]) == 500
+    assert outcome.failure["big"] == "<int with too many digits to print>"
+    assert outcome.failure["odd"] == "?"
+
+
+def test_standard_streams_are_as_in_the_harness_that_verdicts_are_compared_with(server: Server):
+    for source in ("input()", "import sys; sys.stdin.read()", "import sys; list(sys.stdin)", "print(b'x', file=1)"):
+        assert server.run(Program(source), LIMITS).status == "failed"
+    main = "if __name__ == '__main__': raise ValueError"
+    assert server.run(Program(f"print('\\ud800', end='')\n{main}"), LIMITS) == PASSED_ALONE
+
+
+def test_honest_programs_may_use_files_threads_recursion_and_memory(server: Server):
     source = """
-import asyncio, os, tempfile, threading
+import asyncio, os, random, sys, tempfile, threading
 with tempfile.NamedTemporaryFile("w+") as file:
     file.write("x"); file.flush()
+with tempfile.TemporaryDirectory() as folder:
+    open(folder + "/x", "w").close()
 open("here", "w").write("x")
 assert os.listdir(".") == ["here"]
 seen = []
@@ -118,50 +216,44 @@ async def seven(): return 7
 assert asyncio.run(seven()) == 7
 def depth(n): return 0 if n == 0 else 1 + depth(n - 1)
 assert depth(900) == 900
+sys.setrecursionlimit(20000)
+assert depth(9000) == 9000
 assert len(bytearray(300 << 20)) == 300 << 20
-assert "__main__" != __name__
+assert __name__ == "builtins"
+import numpy
+assert numpy.arange(4).sum() == 6
 """
-    assert server.run(source, Limits(timeout_s=10.0)) == Outcome("passed")
+    assert server.run(Program(source), Limits(timeout_s=10.0)) == PASSED_ALONE
 
 
-def test_programs_see_nothing_of_the_harness_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_sets_does_not_change_from_run_to_run(server: Server):
+    checker = "report(order=f())"
+    program = Program("def f(): return list({str(n) for n in range(50)})", checker, ("f",))
+    orders = {server.run(program, LIMITS).failure["order"] for _ in range(2)}  # type: ignore[index]
+    assert orders == {run_program(program, LIMITS).failure["order"]}  # type: ignore[index]
+
+
+def test_programs_see_nothing_of_the_harness_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAXWIZ_TEST_SECRET", "hush")
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")  # would switch asserts off
-    assert run_program("import os; assert 'JAXWIZ_TEST_SECRET' not in os.environ", LIMITS).status == "passed"
-    assert run_program("assert False", LIMITS).status == "failed"
+    assert run_program(Program("import os; assert 'JAXWIZ_TEST_SECRET' not in os.environ"), LIMITS).status == "passed"
+    assert run_program(Program("assert False"), LIMITS).status == "failed"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_nothing_outlives_a_program(server: _Server) -> None:
-    mark = f"sleep-{os.getpid()}-{time.monotonic_ns()}"
-    source = f"""
-import os, sys, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        os.execv({sys.executable!r}, [{mark!r}, "-c", "import time; time.sleep(60)"])
-    os._exit(0)
-time.sleep(0.2)
-"""
-    server.run(source, LIMITS)
-    assert mark.encode() not in b"".join(_command_lines())
+def test_a_broken_server_is_replaced_and_the_program_run_again(server: Server):
+    os.kill(servers_of(server._process.pid)[0], signal.SIGKILL)
+    assert server.run(CONTROL, LIMITS) == PASSED
+    server._process.kill()
+    assert server.run(CONTROL, LIMITS) == PASSED
 
 
-def _command_lines() -> Iterator[bytes]:
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield process.read_bytes()
-        except OSError:
-            continue
-
-
-def test_pool_gives_every_outcome_once_and_draws_programs_as_needed() -> None:
+def test_pool_gives_every_outcome_once_and_draws_programs_as_needed():
     drawn = []
 
-    def programs() -> Iterator[tuple[int, str]]:
+    def programs() -> Iterator[tuple[int, Program]]:
         for number in range(60):
             drawn.append(number)
-            yield number, f"assert {number} % 3"
+            yield number, Program(f"assert {number} % 3")
 
     results = run_programs(programs(), LIMITS, workers=2)
     first = next(results)
@@ -173,57 +265,48 @@ def test_pool_gives_every_outcome_once_and_draws_programs_as_needed() -> None:
 
 def test_pool_ends_its_servers_when_the_consumer_leaves_and_passes_errors_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    results = run_programs(((number, HONEST) for number in range(1000)), LIMITS, workers=2)
+    before = servers_of(os.getpid())
+    results = run_programs(((number, CONTROL) for number in range(1000)), LIMITS, workers=2)
     next(results)
-    assert list(tmp_path.iterdir())
+    assert len(servers_of(os.getpid())) > len(before)
     results.close()
     assert not list(tmp_path.iterdir())
-    assert not any(str(tmp_path).encode() in line for line in _command_lines())
+    assert servers_of(os.getpid()) == before
 
-    def broken() -> Iterator[tuple[int, str]]:
-        yield 0, HONEST
+    def broken() -> Iterator[tuple[int, Program]]:
+        yield 0, CONTROL
         raise RuntimeError("the source of programs failed")
 
     with pytest.raises(RuntimeError, match="source of programs"):
         list(run_programs(broken(), LIMITS, workers=2))
 
 
-def test_servers_end_with_a_killed_harness(tmp_path: Path) -> None:
+@pytest.mark.parametrize("without", [[], ["namespaces"]], ids=["L0", "L1"])
+@pytest.mark.parametrize("source", ["while True: pass", "import time\nopen('x', 'w')\ntime.sleep(60)"])
+def test_nothing_is_left_of_a_killed_harness(source: str, without: list[str], tmp_path: Path):
     script = (
-        "import sys\nfrom jaxwiz.sandbox import Limits, run_programs\n"
-        "for key, outcome in run_programs([(0, ''), (1, 'while True: pass')], Limits(timeout_s=60.0), 1):\n"
-        "    print(key, flush=True)\n"
+        "from jaxwiz.sandbox import Limits, Program\nfrom jaxwiz.sandbox.client import Ladder, Server\n"
+        f"with Server(0, Ladder(without={without!r})) as server:\n"
+        "    server.run(Program('pass'), Limits())\n    print('ready', flush=True)\n"
+        f"    server.run(Program({source!r}), Limits(timeout_s=60.0))\n"
     )
     harness = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
     assert harness.stdout is not None
-    assert harness.stdout.readline() == b"0\n"
-    harness.send_signal(signal.SIGKILL)
-    harness.wait()
+    assert harness.stdout.readline() == b"ready\n"
     deadline = time.monotonic() + 20
-    while any(str(tmp_path).encode() in line for line in _command_lines()):
-        assert time.monotonic() < deadline, "a sandbox server outlived its harness"
-        time.sleep(0.05)
+    while len(below := servers_of(harness.pid)) < (3 if not without else 2):
+        assert time.monotonic() < deadline, "the program did not start"
+    harness.kill()
+    harness.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in below) or list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline, "a process or a folder outlived the harness"
+        time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("protected")
-@pytest.mark.skipif(not HOSTILE_PROGRAMS.exists(), reason="needs ../shared/data/hostile-programs.jsonl")
-def test_control_passes_after_each_hostile_program() -> None:
-    from jaxwiz.problems.humaneval import check_program, load_humaneval
-
-    problem = load_humaneval()["HumanEval/0"]
-    rows = [json.loads(line) for line in HOSTILE_PROGRAMS.read_text().splitlines()]
-    control = next(row["completion"] for row in rows if row["name"] == "control_correct")
-    # With a short limit for the many that spin, so without the control that takes 1 s.
-    rows = [row for row in rows if row["name"] != "control_slow_1s"]
-    programs = []
-    for row in rows:
-        programs.append((row["name"], check_program(problem, row["completion"])))
-        programs.append((f"after {row['name']}", check_program(problem, control)))
-    outcomes = dict(run_programs(programs, Limits(timeout_s=1.0), workers=2))
-    assert {outcomes[f"after {row['name']}"] for row in rows} == {Outcome("passed")}
-    honest = [row for row in rows if row["group"] == "control"]
-    assert [outcomes[row["name"]].status for row in honest] == [row["expect"][0] for row in honest]
+def test_the_control_answer_is_what_forgeries_are_measured_by(server: Server):
+    assert server.run(judged(ANSWER), LIMITS) == PASSED
+    assert server.run(judged(ANSWER.replace("2", "3")), LIMITS).status == "failed"
