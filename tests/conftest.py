@@ -1,9 +1,12 @@
 """Fixtures that tests of several packages share."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ray_cluster import TwoNodes
 
 # Enough Python for a few dozen merges: the tokenizer has the 256 bytes, 3 control tokens and some real words.
 PYTHON_LINES = (
@@ -48,3 +51,21 @@ def tiny_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster_address() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes, which tests leave as it is."""
+    pytest.importorskip("ray", reason="needs Ray: make test-ray")
+    cluster = TwoNodes()
+    yield cluster.address
+    cluster.stop()
+
+
+@pytest.fixture
+def breakable_cluster() -> Iterator[TwoNodes]:
+    """A Ray cluster of two nodes, of which a test may kill the second."""
+    pytest.importorskip("ray", reason="needs Ray: make test-ray")
+    cluster = TwoNodes()
+    yield cluster
+    cluster.stop()
