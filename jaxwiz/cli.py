@@ -1,4 +1,4 @@
-"""The command line: `jaxwiz <stage> CONFIG.yaml [a.b=value ...]`, and run, check, show, stages.
+"""The command line: `jaxwiz <stage> CONFIG.yaml [a.b=value ...]`, and run, check, show, stages, compare.
 
 Imports nothing heavy until a command needs it, so that `jaxwiz --help` answers at once. A fault in what the user gave
 is one message and exit code 2, never a traceback.
@@ -25,6 +25,8 @@ _EXAMPLES = """examples:
   jaxwiz run configs/pipeline/quickstart.yaml          everything, small and offline
   jaxwiz check configs/train/wizardcoder.yaml          will it run? sizes, files, memory
   jaxwiz train configs/train/wizardcoder.yaml steps=10 optimizer.learning_rate=1e-5
+  jaxwiz evaluate samples=completions.jsonl            pass@1 on HumanEval; a stage's defaults need no file
+  jaxwiz compare runs/a/evaluate runs/b/evaluate       a leaderboard, and whether a difference is noise
 """
 
 
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_config_arguments(commands.add_parser(name, help=summary, description=summary))
     commands.add_parser("stages", help="list the stages with what each reads and writes")
+    _add_compare_arguments(commands)
     for stage in STAGES.values():
         description = f"{stage.summary}.\n\nreads   {stage.reads}\nwrites  {', '.join(stage.results)} (below `out`)"
         _add_config_arguments(
@@ -79,17 +82,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_compare_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    summary = "compare finished evaluations with each other and with published scores"
+    parser = commands.add_parser(
+        "compare",
+        help=summary,
+        description=f"{summary}.\n\nEach is tested against the first, task by task.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="an evaluation's folder; RUN:LABEL: one system of it")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the answers side by side")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
 def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the config file")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values that replace those of the file")
 
 
 def _run_stage(options: argparse.Namespace) -> int:
-    from jaxwiz.config import read_config_file
+    from jaxwiz.config import read_config_file, read_overrides
     from jaxwiz.step import parse_stage_config, run_step
 
     stage = STAGES[options.command]
-    config = parse_stage_config(stage, read_config_file(options.config, options.overrides), str(options.config))
+    if "=" in str(options.config) and not options.config.exists():  # no file: an override of the stage's defaults
+        data, source = read_overrides([str(options.config), *options.overrides]), "command line"
+    else:
+        data, source = read_config_file(options.config, options.overrides), str(options.config)
+    config = parse_stage_config(stage, data, source)
     run_step(stage, config)
     return 0
 
@@ -118,6 +138,23 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    import json
+
+    from jaxwiz.evaluate.compare import build_leaderboard, comparison_page, leaderboard_text, read_entries
+
+    if options.html and options.html.is_dir():
+        raise UserError(f"--html {options.html}: a folder; name the file to write")
+    entries = read_entries(options.runs)
+    board = build_leaderboard(entries)
+    if options.html:
+        from jaxwiz.files import write_text
+
+        write_text(options.html, comparison_page(entries, board))
+    print(json.dumps(board, indent=1) + "\n" if options.json else leaderboard_text(board), end="")
+    return 0
+
+
 def _list_stages(options: argparse.Namespace) -> int:
     for stage in STAGES.values():
         print(f"{stage.name:9} {stage.summary}")
@@ -126,7 +163,7 @@ def _list_stages(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"run": _run_pipeline, "check": _check, "show": _show, "stages": _list_stages}
+_COMMANDS = {"run": _run_pipeline, "check": _check, "show": _show, "stages": _list_stages, "compare": _compare}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The typed records that stages hand to each other, one JSON object a line, each naming its schema.
 
-A line without "schema" is taken as the current version (users' own files); another version is an error. Unknown keys
-are errors in our own files and ignored in users' seeds, which often carry extra columns.
+A line without "schema" is taken as the current version (users' own files); another version is an error. A field added
+later has a default, so that older files of the same version read; anything else needs a new version. Unknown keys are
+errors in our own files and ignored in users' seeds, which often carry extra columns.
 """
 
 import dataclasses
@@ -68,8 +69,9 @@ class Completion(Record):
     prompt: str  # the full prompt that the model saw
     raw: str  # the model's text, untouched
     completion: str  # the code extracted from `raw`, to be appended to the task's own prompt
-    finish_reason: str  # "stop" or "length"
+    finish_reason: str  # "stop" or "length"; empty: not recorded
     new_tokens: int
+    whole_program: bool = False  # `completion` is a program by itself, not to be appended to anything
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,12 @@ class Verdict(Record):
     sample: int
     outcome: str  # "passed", "failed" or "timed_out"
     detail: str  # why, at most 500 bytes
+    base_outcome: str = ""  # the same for the base tests alone; empty: the benchmark has no plus tests
+    reason: str = ""  # one word: "assertion", "exception", "exit", "crash", "timeout", "memory", "empty", ...
+    input: str = ""  # the first input that failed, and what was wanted and returned, each at most 500 bytes
+    expected: str = ""
+    actual: str = ""
+    forgeable: bool = False  # the program could have written its own verdict: its tests could not be split from it
 
 
 R = TypeVar("R", bound=Record)
@@ -90,9 +98,10 @@ R = TypeVar("R", bound=Record)
 def write_records(path: Path, records: Iterable[Record]) -> int:
     """Writes `records` to `path` as JSONL, atomically, and returns how many."""
     count = 0
-    with atomic_file(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(path) as partial, open(partial, "wb") as file:
         for record in records:
-            file.write(record.to_json() + "\n")
+            # Models and programs do write lone surrogates. They have no UTF-8, but "\ud800" is their JSON.
+            file.write((record.to_json() + "\n").encode("utf-8", "backslashreplace"))
             count += 1
     return count
 

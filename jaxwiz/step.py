@@ -93,9 +93,13 @@ def run_step(stage: Stage, config: Any) -> Literal["finished", "skipped"]:
 
 
 def _fingerprint(stage: Stage, config: Any) -> str:
-    """Hashes stage, version, config without `out`, and what the input paths hold rather than where they lie."""
+    """Hashes stage, version, config, and what the input paths hold rather than where they lie.
+
+    Left out of the config are `out`, and `engine`, which decides where work is done but has no say in its results.
+    """
     data = dump_config(config)
     data.pop("out")
+    data.pop("engine", None)
     for key, path in input_paths(config):
         *parents, last = key.split(".")
         section: Any = data

@@ -63,3 +63,11 @@ def test_seeds_may_carry_columns_of_their_own(tmp_path: Path):
     path = tmp_path / "seeds.jsonl"
     path.write_text('{"instruction": "Sort.", "difficulty": 3}\n\n')
     assert list(read_records(path, Seed)) == [Seed(instruction="Sort.")]
+
+
+def test_lone_surrogates_survive(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    seed = Seed(instruction="a\ud800b \udfff é", id="1")
+    write_records(path, [seed])
+    assert r"a\ud800b \udfff é" in path.read_text(encoding="utf-8")
+    assert list(read_records(path, Seed)) == [seed]

@@ -17,6 +17,7 @@ class CopyConfig:
     out: Path
     source: Path
     times: int = 1
+    engine: str = "local"
 
 
 COPY = Stage(
@@ -50,6 +51,11 @@ def config(tmp_path: Path) -> CopyConfig:
 
 def changed(config: CopyConfig, **changes: object) -> CopyConfig:
     return CopyConfig(**{"out": config.out, "source": config.source, "times": config.times, **changes})
+
+
+def test_another_engine_does_not_make_it_other_work(config: CopyConfig, runs: list):
+    run_step(COPY, config)
+    assert run_step(COPY, changed(config, engine="ray")) == "skipped"
 
 
 def test_a_finished_step_is_skipped(config: CopyConfig, runs: list):

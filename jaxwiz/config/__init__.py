@@ -11,7 +11,15 @@ Nothing is read from the environment.
 """
 
 from jaxwiz.config.check import Finding, input_paths, missing_inputs
-from jaxwiz.config.loader import ConfigError, dump_config, load_config, parse_config, read_config_file, to_yaml
+from jaxwiz.config.loader import (
+    ConfigError,
+    dump_config,
+    load_config,
+    parse_config,
+    read_config_file,
+    read_overrides,
+    to_yaml,
+)
 from jaxwiz.config.section import section
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "missing_inputs",
     "parse_config",
     "read_config_file",
+    "read_overrides",
     "section",
     "to_yaml",
 ]

@@ -65,7 +65,16 @@ def read_config_file(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any
     Raises:
       ConfigError: missing or unreadable file, bad YAML, a cycle of `extends`, a malformed override.
     """
-    data = _read_with_parents(path, ())
+    return read_overrides(overrides, _read_with_parents(path, ()))
+
+
+def read_overrides(overrides: Sequence[str], data: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Returns `data`, if given, with "a.b=value" overrides applied, not yet validated.
+
+    Raises:
+      ConfigError: a malformed override.
+    """
+    data = {} if data is None else data
     for override in overrides:
         data = apply_override(data, override)
     return data

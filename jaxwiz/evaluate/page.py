@@ -1,121 +1,189 @@
-"""Renders the report as one HTML page that needs no network and no script, safe for whatever a program contains."""
+"""Renders the report as one HTML page that needs no network, safe for whatever a program contains.
 
+What programs and models wrote reaches the page in two ways only: through the template, which escapes, or as JSON in
+data blocks, where every "<" is written as \\u003c. The script puts it on the page as text, never as markup. And
+the page's policy lets no script run but that one, by its hash, and nothing be fetched.
+"""
+
+import base64
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from jaxwiz.evaluate.curve import lay_out_curve
-from jaxwiz.evaluate.report import Training, conclusions, samples_text
-from jaxwiz.problems.humaneval import Problem
-from jaxwiz.records import Completion, Verdict
+from jaxwiz.evaluate.page_data import PageData, PageSystem, choose_page_data, page_text
+from jaxwiz.evaluate.provenance import is_unknown
+from jaxwiz.evaluate.report import tally
+from jaxwiz.evaluate.summary import caveats, conclusions, samples_text
+from jaxwiz.evaluate.training import Training
+from jaxwiz.problems.problem import Problem
+from jaxwiz.records import Verdict
 
-MOST_CHARACTERS = 20_000  # of one text on the page; verdicts.jsonl and the completions hold all
-OPENED_TASKS = 3
+_FOLDER = Path(__file__).parent
+_SYMBOLS = {"passed": "✓", "failed": "✗", "timed_out": "◷", "mixed": "◐"}
+_SETTINGS = (  # of sampling, in the order of the page: the ones that move a score most come first
+    "samples_per_task",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_new_tokens",
+    "template",
+    "prompt_style",
+    "extraction",
+    "dtype",
+    "seed",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What one system made of one task, its first sample standing for the others.
+class Cell:
+    """One system's result on one task.
 
     Attributes:
-      system: label.
-      samples: how many samples it has.
-      passed: how many of them passed.
-      completion: the first sample.
-      verdict: of the first sample.
+      status: "passed" if all samples did, "mixed" if some did, else the first sample's outcome.
+      passed: how many samples passed.
+      samples: how many there are.
+      base_passed: how many passed the base tests; None without plus tests.
+      detail: why the first sample that did not pass failed.
     """
 
-    system: str
-    samples: int
+    status: str
     passed: int
-    completion: Completion
-    verdict: Verdict
+    samples: int
+    base_passed: int | None
+    detail: str
 
     @property
-    def status(self) -> str:
-        """The word "passed" if all samples did, "mixed" if some did, else the first sample's outcome."""
-        if self.passed == self.samples:
-            return "passed"
-        return "mixed" if self.passed else self.verdict.outcome
+    def rate(self) -> float:
+        """The share of samples that passed."""
+        return self.passed / self.samples
 
-
-@dataclasses.dataclass(frozen=True)
-class TaskRow:
-    """One task with every system's answer, and whether the last system does "better", "worse" or the "same"."""
-
-    problem: Problem
-    anchor: str
-    answers: tuple[Answer, ...]
-    change: str
-    opened: bool
+    @property
+    def base_only(self) -> bool:
+        """Whether more samples pass the base tests than pass all."""
+        return self.base_passed is not None and self.base_passed > self.passed
 
 
 def render_page(
     report: Mapping[str, Any],
-    training: Training | None,
     problems: Mapping[str, Problem],
-    completions: Mapping[str, Sequence[Completion]],
-    verdicts: Sequence[Verdict],
+    systems: Sequence[PageSystem],
+    training: Training | None,
+    most_text_bytes: int,
+    notes: Sequence[str] = (),
 ) -> str:
     """Returns the page as HTML.
 
     Args:
       report: what `build_report` returned.
-      training: what the train stage measured, if it is known.
       problems: the tasks that were scored.
-      completions: by system label.
-      verdicts: of every system.
+      systems: those of the report, in its order.
+      training: what the train stage measured, if it is known.
+      most_text_bytes: most text of samples on the page.
+      notes: further sentences that a reader should know.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=lambda share: f"{100 * share:.1f}%", shown=_shown, loss=_loss)
+    environment.filters.update(percent=lambda share: f"{100 * share:.1f}%", loss=_loss, shown=page_text)
+    script = (_FOLDER / "report.js").read_text(encoding="utf-8")
+    data = choose_page_data(problems, systems, most_text_bytes)
+    cells = [_cells(system.verdicts) for system in systems]
     return environment.get_template("report.html").render(
         report=report,
+        labels=list(report["systems"]),
         conclusions=conclusions(report),
+        notes=[*caveats(report), *notes],
         curve=lay_out_curve(training.curve, training.heldout_curve) if training else None,
         facts=_facts(training),
-        rows=_rows(problems, completions, verdicts),
+        rows=[(problem, [of_system[task_id] for of_system in cells]) for task_id, problem in problems.items()],
+        symbols=_SYMBOLS,
+        settings=_settings(report),
+        data=data,
+        page_text_mib=most_text_bytes >> 20,
+        sources=[system.source for system in systems],
+        blocks=_blocks(data, systems),
         samples_text=samples_text,
-        temperature={label: _find(system["sampling"], "temperature") for label, system in report["systems"].items()},
+        style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _rows(
-    problems: Mapping[str, Problem],
-    completions: Mapping[str, Sequence[Completion]],
-    verdicts: Sequence[Verdict],
-) -> list[TaskRow]:
-    by_task: dict[tuple[str, str], list[Verdict]] = {}
+def _cells(verdicts: Sequence[Verdict]) -> dict[str, Cell]:
+    """Returns {task id: cell} of one system."""
+    with_base = any(verdict.base_outcome for verdict in verdicts)
+    base = tally(verdicts, base=True)
+    first_fault: dict[str, Verdict] = {}
     for verdict in verdicts:
-        by_task.setdefault((verdict.system, verdict.task_id), []).append(verdict)
-    first_sample: dict[tuple[str, str], Completion] = {}
-    for system, written in completions.items():
-        for completion in written:
-            first_sample.setdefault((system, completion.task_id), completion)
-    rows: list[TaskRow] = []
-    for number, (task_id, problem) in enumerate(problems.items()):
-        answers = tuple(
-            _answer(system, by_task[system, task_id], first_sample[system, task_id]) for system in completions
+        if verdict.outcome != "passed":
+            first_fault.setdefault(verdict.task_id, verdict)
+    cells = {}
+    for task_id, count in tally(verdicts).items():
+        fault = first_fault.get(task_id)
+        status = "passed" if fault is None else "mixed" if count.passed else fault.outcome
+        detail = "" if fault is None else _fault_text(fault)
+        cells[task_id] = Cell(
+            status, count.passed, count.samples, base[task_id].passed if with_base else None, page_text(detail)
         )
-        gain = answers[-1].passed / answers[-1].samples - answers[0].passed / answers[0].samples
-        change = "better" if gain > 0 else "worse" if gain < 0 else "same"
-        rows.append(TaskRow(problem, f"task-{number}", answers, change, opened=False))
-    # The tasks worth a look are open from the start: those that changed, or else the first.
-    changed = [row.anchor for row in rows if row.change != "same"] or [rows[0].anchor]
-    return [dataclasses.replace(row, opened=row.anchor in changed[:OPENED_TASKS]) for row in rows]
+    return cells
 
 
-def _answer(system: str, verdicts: Sequence[Verdict], completion: Completion) -> Answer:
-    passed = sum(verdict.outcome == "passed" for verdict in verdicts)
-    return Answer(system, len(verdicts), passed, completion, verdicts[0])
+def _fault_text(verdict: Verdict) -> str:
+    """Returns in a line why a sample did not pass."""
+    if verdict.input and verdict.expected and verdict.actual:
+        return f"{verdict.input}: {verdict.actual} instead of {verdict.expected}"
+    return verdict.detail or verdict.reason
+
+
+def _blocks(data: PageData, systems: Sequence[PageSystem]) -> list[Markup]:
+    """Returns the page's data as JSON that no HTML parser can mistake for markup: first all systems, then each task."""
+    head = {"labels": [system.label for system in systems], "sources": [page_text(system.source) for system in systems]}
+    tasks = [{"texts": list(task.texts), "systems": task.systems} for task in data.tasks.values()]
+    return [Markup(json.dumps(block, ensure_ascii=False).replace("<", "\\u003c")) for block in (head, *tasks)]
+
+
+def _settings(report: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    """Returns (name, value of each system) of what moved the systems' numbers, for a table."""
+    systems = list(report["systems"].values())
+
+    def setting(system: Mapping[str, Any], name: str) -> Any:
+        sampling = system["sampling"]
+        return sampling if is_unknown(sampling) else sampling.get(name, {"unknown": "not in the sample stage's config"})
+
+    def model(system: Mapping[str, Any], name: str) -> Any:
+        return system["model"] if is_unknown(system["model"]) else system["model"][name]
+
+    def counted(counts: Mapping[str, int]) -> str:
+        return ", ".join(f"{word.replace('_', ' ')} {count}" for word, count in counts.items() if count) or "none"
+
+    def how(name: str) -> tuple[str, list[Any]]:
+        return name.replace("_", " "), [setting(system, name) for system in systems]
+
+    if all(is_unknown(system["sampling"]) for system in systems):
+        rows = [("how it was sampled", [system["sampling"] for system in systems])]
+    else:
+        rows = [how(name) for name in _SETTINGS]
+    rows += [
+        ("model", [model(system, "checkpoint") for system in systems]),
+        ("model's SHA-256", [model(system, "sha256") for system in systems]),
+        ("completions", [system["completions"]["file"] for system in systems]),
+        ("completions' SHA-256", [system["completions"]["sha256"] for system in systems]),
+        ("reasons", [counted(system["reasons"]) for system in systems]),
+        ("forgeable verdicts", [str(system["forgeable"]["verdicts"]) for system in systems]),
+        ("differs by design", [counted(system["differs_by_design"]) for system in systems]),
+    ]
+    return rows
 
 
 def _facts(training: Training | None) -> list[tuple[str, str]]:
@@ -131,21 +199,5 @@ def _facts(training: Training | None) -> list[tuple[str, str]]:
     return [(name, form.format(training.facts[key])) for key, (name, form) in formats.items() if key in training.facts]
 
 
-def _find(data: Any, name: str) -> Any:
-    """Returns the value of key `name` at any depth of nested mappings; None if it is not there."""
-    if not isinstance(data, Mapping):
-        return None
-    if name in data:
-        return data[name]
-    return next((found for value in data.values() if (found := _find(value, name)) is not None), None)
-
-
 def _loss(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _shown(text: str) -> str:
-    """Returns a program's text as a page can hold it: no lone surrogates, no control characters, not endless."""
-    cut = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "\n[cut here]"
-    printable = "".join(char if char >= " " or char in "\n\t" else "\ufffd" for char in cut)
-    return printable.encode("utf-8", "replace").decode("utf-8")

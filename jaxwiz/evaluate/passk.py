@@ -1,57 +1,50 @@
-"""The numbers of an evaluation: pass@k without bias, its interval, and whether two systems differ.
+"""The numbers of one system: pass@k without bias, and how far another draw of tasks could move it.
 
-Interval: Wilson's score interval at 95%, a task counting as one trial. A task's pass@k lies between 0 and 1, where no
-distribution of a given mean varies more than hits and misses do, so for several samples a task it errs on the wide
-side. It says how far another draw of tasks could move the number, needs no random draws, and, unlike a bootstrap, does
-not shrink to nothing when all tasks pass or all fail.
+The interval is a bootstrap over tasks, bias-corrected and accelerated (BCa; Efron 1987, "Better Bootstrap Confidence
+Intervals"): tasks are drawn anew, with all their samples, 10,000 times. Drawing whole tasks carries both kinds of
+chance, that of tasks and that of samples within a task. The draws are seeded: equal values give an equal interval.
 
-Difference: the exact two-sided sign test over the tasks whose pass rate differs, which for one sample a task is
-McNemar's exact test. If the systems were equal, either direction would be as likely for each such task.
+A bootstrap cannot see what it has not drawn: where all tasks fail, it would claim to be certain. So where less than
+five tasks' worth of passes or of failures was seen, Wilson's score interval stands in, a task counting as one trial; it
+errs on the wide side, since no values between 0 and 1 of a given mean vary more than hits and misses do. Each interval
+names its method. tests/evaluate/test_passk.py holds how often they cover the truth.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from statistics import NormalDist
 
-_NORMAL_97_5 = 1.959963984540054
-SIGNIFICANT = 0.05
+import numpy as np
+
+RESAMPLES = 10_000
+SEED = 20230614  # any fixed number
+FEWEST_TASKS = 5.0
+_NORMAL = NormalDist()
+_NORMAL_97_5 = _NORMAL.inv_cdf(0.975)
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean over tasks and its 95% interval, all between 0 and 1."""
+    """A mean over tasks and its 95% interval.
+
+    Attributes:
+      value: the mean.
+      low: the interval's lower end.
+      high: its upper end.
+      method: "bootstrap" or "wilson", see above.
+    """
 
     value: float
     low: float
     high: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """How a second system's pass rates differ from a first one's, task by task.
-
-    Attributes:
-      better: tasks that the second passes more often.
-      worse: tasks that it passes less often.
-      same: tasks with equal rates.
-      difference: mean pass rate of the second less that of the first.
-      p_value: probability of so uneven a split of better and worse, or a more uneven one, between equal systems.
-    """
-
-    better: int
-    worse: int
-    same: int
-    difference: float
-    p_value: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether equal systems would show this less than once in twenty times."""
-        return self.p_value < SIGNIFICANT
+    method: str
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
     """Returns the probability that of k samples, drawn without replacement, at least one passes: 1 - C(n-c,k)/C(n,k).
+
+    Source: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1.
 
     Args:
       samples: n, how many there are.
@@ -67,31 +60,38 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Returns the mean of per-task values in [0, 1] with Wilson's 95% interval."""
-    count = len(values)
-    mean = math.fsum(values) / count
+    """Returns the mean of per-task values in [0, 1] with its 95% interval."""
+    total = math.fsum(values)
+    mean = total / len(values)
+    if min(total, len(values) - total) < FEWEST_TASKS or max(values) == min(values):
+        return Estimate(mean, *_wilson(mean, len(values)), "wilson")
+    low, high = bootstrap_interval(values)
+    return Estimate(mean, low, high, "bootstrap")
+
+
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the 95% BCa interval of the mean of `values`, not all of which may be equal."""
+    tasks = np.asarray(values, dtype=np.float64)
+    mean = tasks.mean()
+    # Which tasks were drawn matters less than how often each distinct value was: the same draws, much faster.
+    distinct, counts = np.unique(tasks, return_counts=True)
+    drawn = np.random.default_rng(SEED).multinomial(len(tasks), counts / len(tasks), size=RESAMPLES)
+    means = np.sort(drawn @ distinct / len(tasks))
+    rounding = 1e-12
+    below, at_most = np.searchsorted(means, [mean - rounding, mean + rounding]) / RESAMPLES
+    bias = _NORMAL.inv_cdf((below + at_most) / 2)  # draws equal to the mean count half
+    influence = tasks - mean  # of each task on the mean, up to a factor that cancels: what the jackknife gives
+    skewness = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+
+    def quantile(normal: float) -> float:
+        shifted = bias + (bias + normal) / (1 - skewness * (bias + normal))
+        return float(np.quantile(means, _NORMAL.cdf(shifted)))
+
+    return quantile(-_NORMAL_97_5), quantile(_NORMAL_97_5)
+
+
+def _wilson(mean: float, count: int) -> tuple[float, float]:
     z2 = _NORMAL_97_5**2
     centre = (mean + z2 / (2 * count)) / (1 + z2 / count)
     half = _NORMAL_97_5 * math.sqrt(mean * (1 - mean) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return Estimate(mean, max(0.0, centre - half), min(1.0, centre + half))
-
-
-def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparison:
-    """Returns how the pass rates of two systems, by task id over the same tasks, differ."""
-    differences = [second[task_id] - rate for task_id, rate in first.items()]
-    better = sum(difference > 0 for difference in differences)
-    worse = sum(difference < 0 for difference in differences)
-    return Comparison(
-        better,
-        worse,
-        len(differences) - better - worse,
-        math.fsum(differences) / len(differences),
-        sign_test(better, worse),
-    )
-
-
-def sign_test(better: int, worse: int) -> float:
-    """Returns the two-sided exact p-value of a split of fair coin tosses; 1.0 if nothing was tossed."""
-    tosses = better + worse
-    tail = sum(math.comb(tosses, heads) for heads in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**tosses)
+    return 0.0 if mean == 0.0 else centre - half, 1.0 if mean == 1.0 else centre + half

@@ -1,250 +1,200 @@
 """Builds the report of an evaluation: one mapping, written as report.json, from which text and HTML are made.
 
-It holds everything that moves the numbers (data hash, samples a task, sampling settings, limits, isolation, versions)
-and no time stamps, so that the same verdicts give the same bytes. What it concludes is what was measured, also when
-nothing has improved.
+It holds everything that moves the numbers: hashes and versions of data, oracle, code and model, samples a task, how
+they were drawn, limits, sandbox. What cannot be told is {"unknown": "why"}, never left out. No time stamps: but for
+the measured machine factor, the same verdicts give the same bytes.
 """
 
 import dataclasses
-import json
-import math
+import itertools
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxwiz import __version__, files
-from jaxwiz.config import read_config_file
+from jaxwiz.config import dump_config
 from jaxwiz.evaluate.config import EvaluateConfig
-from jaxwiz.evaluate.passk import SIGNIFICANT, Comparison, compare, estimate, pass_at_k
-from jaxwiz.files import UserError
-from jaxwiz.problems.humaneval import Problem, humaneval_path
+from jaxwiz.evaluate.paired import FEWEST_DIFFERING, SIGNIFICANT, Tally, adjust_for_many, compare
+from jaxwiz.evaluate.passk import FEWEST_TASKS, RESAMPLES, estimate, pass_at_k
+from jaxwiz.evaluate.provenance import code_commit, model_identity, sampling_settings
+from jaxwiz.evaluate.training import Training
+from jaxwiz.problems.config import BenchmarkConfig, HumanEvalConfig, MbppConfig
+from jaxwiz.problems.problem import Benchmark
 from jaxwiz.records import Verdict
+from jaxwiz.sandbox import Level
+
+SCHEMA = "jaxwiz.report.v2"
+
+NAMES = {"humaneval": "HumanEval", "humaneval_plus": "HumanEval+", "mbpp": "MBPP", "mbpp_plus": "MBPP+"}
 
 METHOD = {
     "pass@k": "unbiased, 1 - C(n-c,k)/C(n,k) for each task, then the mean over tasks",
-    "interval": "95%, Wilson's score interval, a task counting as one trial",
-    "difference": f"exact two-sided sign test over tasks whose pass rate differs, significant below {SIGNIFICANT}",
+    "interval": f"95%, BCa bootstrap over tasks, {RESAMPLES} resamples with a fixed seed; Wilson's score interval "
+    f"where less than {FEWEST_TASKS:g} tasks' worth of passes or of failures leave too little to resample",
+    "difference": "exact two-sided permutation test on the tasks' differences in pass rate (McNemar's exact test where "
+    f"each task has one sample), significant below {SIGNIFICANT}; with more than two systems by Holm's correction; its "
+    f"interval is the bootstrap's, where at least {FEWEST_DIFFERING} tasks differ",
 }
 
+# Reasons, and a task, whose verdicts may differ from the official harness's on purpose.
+BY_DESIGN = {
+    "empty": "an empty completion fails, also where a task's tests accept a bare docstring",
+    "sandbox": "a program that breaks its sandbox fails",
+    "not_plain_data": "a result that is no plain data (an object that claims to equal everything, or never ends) fails",
+}
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """What the train stage's summary.json says; a value that it lacks is None, a curve that it lacks is empty.
+FIND_ZERO = "HumanEval/32"
+FIND_ZERO_BY_DESIGN = {
+    FIND_ZERO: "EvalPlus 0.3.1 fails every answer to it; here one passes that is a zero to within the tolerance"
+}
 
-    Attributes:
-      heldout_loss: mean loss a token on held-out answers, by "before" and "after".
-      curve: (step, training loss) points.
-      heldout_curve: (step, held-out loss) points.
-      facts: other numbers, such as steps, train_tokens, tokens_per_s and mfu.
-    """
-
-    heldout_loss: Mapping[str, float | None]
-    curve: tuple[tuple[float, float], ...]
-    heldout_curve: tuple[tuple[float, float], ...]
-    facts: Mapping[str, float]
-
-
-def read_training(path: Path) -> Training:
-    """Returns the train stage's summary.
-
-    Raises:
-      UserError: the file is not a JSON object.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"training = '{path}': cannot read the summary ({error}); give train's summary.json") from None
-    if not isinstance(data, dict):
-        raise UserError(f"training = '{path}': holds {type(data).__name__}, not an object; give train's summary.json")
-    return Training(
-        heldout_loss={moment: _number(data.get(f"heldout_loss_{moment}")) for moment in ("before", "after")},
-        curve=_points(data.get("curve")),
-        heldout_curve=_points(data.get("heldout_curve")),
-        facts={
-            key: number
-            for key, value in data.items()
-            if not key.startswith("heldout_loss") and (number := _number(value)) is not None
-        },
-    )
+Tallies = Mapping[str, Tally]  # by task id
 
 
 def build_report(
     config: EvaluateConfig,
-    problems: Mapping[str, Problem],
+    benchmark: Benchmark,
     verdicts: Sequence[Verdict],
-    isolation: Sequence[str],
+    sandbox: Level,
+    machine_factor: float,
     training: Training | None,
 ) -> dict[str, Any]:
     """Returns the report as a plain mapping that JSON can hold.
 
     Args:
       config: what was asked for.
-      problems: the tasks that were scored.
+      benchmark: the tasks that were scored, and which data and oracle they are of.
       verdicts: of every system.
-      isolation: what kept programs from the machine.
+      sandbox: how programs were confined.
+      machine_factor: how many times slower than the reference this machine is, which time limits were longer by.
       training: what the train stage measured, if it is known.
     """
-    data_file = humaneval_path(config.benchmark.path)
-    tallies = {label: _tally(label, verdicts) for label in config.systems}
+    by_system: dict[str, list[Verdict]] = {label: [] for label in config.answers()}
+    for verdict in verdicts:
+        by_system[verdict.system].append(verdict)
     return {
-        "schema": "jaxwiz.report.v1",
-        "jaxwiz": __version__,
-        "python": platform.python_version(),
+        "schema": SCHEMA,
+        "versions": {
+            "jaxwiz": __version__,
+            "commit": code_commit(),
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
         "benchmark": {
             "kind": config.benchmark.kind,
-            "file": data_file.name,
-            "sha256": files.sha256_of_file(data_file),
-            "tasks": list(problems),
+            "name": NAMES[benchmark.name],
+            "version": benchmark.version,
+            "oracle": benchmark.oracle_version,
+            "file": benchmark.file,
+            "sha256": benchmark.sha256,
+            "tasks": list(benchmark.problems),
+            "complete": len(benchmark.problems) == len(benchmark.known),
         },
         "scoring": {
             "timeout_s": config.timeout_s,
+            "machine_factor": round(machine_factor, 2),
+            "call_limit": _call_limit(config.benchmark),
             "memory_limit_mib": config.memory_limit_mib,
-            "isolation": list(isolation),
+            "sandbox": {
+                "level": sandbox.name,
+                "layers": list(sandbox.layers),
+                "missing": list(sandbox.missing),
+                "unsafe_no_sandbox": config.unsafe_no_sandbox,
+            },
+            "differs_by_design": BY_DESIGN | (FIND_ZERO_BY_DESIGN if benchmark.name == "humaneval_plus" else {}),
             "method": METHOD,
         },
-        "systems": {label: _system(config, label, tally, verdicts, training) for label, tally in tallies.items()},
-        "comparison": _comparison(tallies),
+        "systems": {label: _system(config, label, found, training) for label, found in by_system.items()},
+        "comparisons": compare_with_first({label: tally(found) for label, found in by_system.items()}),
         "training": None if training is None else {"heldout_loss": training.heldout_loss, **training.facts},
+        "config": dump_config(config),
     }
 
 
-def conclusions(report: Mapping[str, Any]) -> list[str]:
-    """Returns the sentences that say what was found: on the score, then on the loss, where each can be said."""
-    sentences = []
-    comparison = report["comparison"]
-    if comparison is not None:
-        sentences.append(_conclude_score(comparison))
-    training = report["training"]
-    if training is not None:
-        before, after = (training["heldout_loss"][moment] for moment in ("before", "after"))
-        if before is not None and after is not None:
-            verb = "fell" if after < before else "rose" if after > before else "stayed"
-            change = f" ({(after - before) / before:+.1%})" if before else ""
-            sentences.append(f"Held-out loss {verb} from {before:.4f} to {after:.4f}{change}.")
-    return sentences
+def tally(verdicts: Sequence[Verdict], base: bool = False) -> dict[str, Tally]:
+    """Returns {task id: its samples and passes} of one system's verdicts, in their order.
 
-
-def summary_text(report: Mapping[str, Any]) -> str:
-    """Returns the report as an aligned table and its conclusions, ending in a line break."""
-    rows = [["system", "held-out loss", "pass@1", "95% interval", "tasks", "samples a task"]]
-    for label, system in report["systems"].items():
-        loss, score = system["heldout_loss"], system["pass_at"]["1"]
-        rows.append(
-            [
-                label,
-                "-" if loss is None else f"{loss:.4f}",
-                f"{score['value']:.1%}",
-                f"{score['low']:.1%} to {score['high']:.1%}",
-                str(len(report["benchmark"]["tasks"])),
-                samples_text(system),
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([*lines, *conclusions(report)]) + "\n"
-
-
-def samples_text(system: Mapping[str, Any]) -> str:
-    """Returns a system's number of samples a task, as "1" or "8 to 10"."""
-    low, high = system["samples_per_task"]
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _conclude_score(comparison: Mapping[str, Any]) -> str:
-    first, second = comparison["first"], comparison["second"]
-    better, worse, points = comparison["better"], comparison["worse"], 100 * comparison["difference"]
-    if not better and not worse:
-        return f"No task's pass rate differs between {first} and {second}: pass@1 is no better and no worse."
-    split = f"{better} {'task' if better == 1 else 'tasks'} better, {worse} worse"
-    test = f"{points:+.1f} points of pass@1, {split}, exact sign test p = {comparison['p_value']:.2g}"
-    if not comparison["significant"]:
-        return f"The difference between {first} and {second} is within noise ({test})."
-    # The test is on the counts of tasks, so they say the direction.
-    return f"{second} is {'better' if better > worse else 'worse'} than {first} ({test})."
-
-
-def _tally(label: str, verdicts: Sequence[Verdict]) -> dict[str, tuple[int, int]]:
-    """Returns {task id: (samples, passed)} of one system."""
+    Args:
+      verdicts: of one system.
+      base: count those that pass the base tests alone.
+    """
     samples: Counter[str] = Counter()
     passed: Counter[str] = Counter()
     for verdict in verdicts:
-        if verdict.system == label:
-            samples[verdict.task_id] += 1
-            passed[verdict.task_id] += verdict.outcome == "passed"
-    return {task_id: (count, passed[task_id]) for task_id, count in samples.items()}
+        samples[verdict.task_id] += 1
+        passed[verdict.task_id] += (verdict.base_outcome if base else verdict.outcome) == "passed"
+    return {task_id: Tally(count, passed[task_id]) for task_id, count in samples.items()}
 
 
-def _system(
-    config: EvaluateConfig,
-    label: str,
-    tally: Mapping[str, tuple[int, int]],
-    verdicts: Sequence[Verdict],
-    training: Training | None,
-) -> dict[str, Any]:
-    system = config.systems[label]
-    counts = [samples for samples, _ in tally.values()]
-    reported = [k for k in sorted({1, *config.k}) if k <= min(counts)]
-    outcomes = Counter(verdict.outcome for verdict in verdicts if verdict.system == label)
+def compare_with_first(tallies: Mapping[str, Tallies]) -> list[dict[str, Any]]:
+    """Returns how each system but the first differs from the first, the p-values corrected for their number."""
+    first, *others = tallies
+    comparisons = [compare(tallies[first], tallies[label]) for label in others]
+    corrected = adjust_for_many([comparison.p_value for comparison in comparisons])
+    return [
+        {
+            "first": first,
+            "second": label,
+            **dataclasses.asdict(comparison),
+            "corrected_p_value": p_value,
+            "significant": p_value < SIGNIFICANT,
+        }
+        for label, comparison, p_value in zip(others, comparisons, corrected, strict=True)
+    ]
+
+
+def scores(tallies: Tallies, k: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Returns pass@1 and pass@k with their intervals, by k; a k above a task's number of samples is left out."""
+    fewest = min(task.samples for task in tallies.values())
+    return {
+        str(size): dataclasses.asdict(
+            estimate([pass_at_k(task.samples, task.passed, size) for task in tallies.values()])
+        )
+        for size in sorted({1, *k})
+        if size <= fewest
+    }
+
+
+def _system(config: EvaluateConfig, label: str, verdicts: list[Verdict], training: Training | None) -> dict[str, Any]:
+    system = config.answers()[label]
+    tallies = tally(verdicts)
+    counts = [task.samples for task in tallies.values()]
+    forgeable = [verdict for verdict in verdicts if verdict.forgeable]
+    has_base = any(verdict.base_outcome for verdict in verdicts)
+    reasons = _count(verdicts, lambda verdict: verdict.reason)
     return {
         "samples_per_task": [min(counts), max(counts)],
-        "pass_at": {
-            str(k): dataclasses.asdict(estimate([pass_at_k(samples, passed, k) for samples, passed in tally.values()]))
-            for k in reported
+        "pass_at": scores(tallies, config.k),
+        "base_pass_at": scores(tally(verdicts, base=True), config.k) if has_base else None,
+        "outcomes": {"passed": 0, "failed": 0, "timed_out": 0} | _count(verdicts, lambda verdict: verdict.outcome),
+        "reasons": {reason: count for reason, count in reasons.items() if reason},
+        "differs_by_design": {reason: reasons.get(reason, 0) for reason in BY_DESIGN} | _find_zero(config, verdicts),
+        "forgeable": {
+            "verdicts": len(forgeable),
+            "passed": sum(verdict.outcome == "passed" for verdict in forgeable),
         },
-        "outcomes": {status: outcomes[status] for status in ("passed", "failed", "timed_out")},
         "heldout_loss": training.heldout_loss[system.heldout] if training and system.heldout else None,
-        "completions_sha256": files.sha256_of_file(system.completions),
-        "sampling": _sampling_config(system.completions),
+        "completions": {"file": str(system.completions), "sha256": files.sha256_of_file(system.completions)},
+        "sampling": sampling_settings(system.completions),
+        "model": model_identity(system.completions),
     }
 
 
-def _comparison(tallies: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict[str, Any] | None:
-    if len(tallies) < 2:
+def _find_zero(config: EvaluateConfig, verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Returns how many answers pass the task that EvalPlus 0.3.1 passes to none, where it scores."""
+    if config.benchmark.kind != "humaneval_plus":
+        return {}
+    return {FIND_ZERO: sum(verdict.task_id == FIND_ZERO and verdict.outcome == "passed" for verdict in verdicts)}
+
+
+def _call_limit(benchmark: BenchmarkConfig) -> dict[str, float] | None:
+    """Returns how long one call of a tested function may take; None where only whole programs are limited."""
+    if isinstance(benchmark, HumanEvalConfig | MbppConfig):
         return None
-    labels = list(tallies)
-    rates = [
-        {task_id: passed / samples for task_id, (samples, passed) in tallies[label].items()}
-        for label in (labels[0], labels[-1])
-    ]
-    comparison: Comparison = compare(*rates)
-    return {
-        "first": labels[0],
-        "second": labels[-1],
-        **dataclasses.asdict(comparison),
-        "significant": comparison.significant,
-    }
+    return {"min_time_limit_s": benchmark.min_time_limit_s, "time_limit_factor": benchmark.time_limit_factor}
 
 
-def _sampling_config(completions: Path) -> dict[str, Any] | None:
-    """Returns the sample stage's resolved config, which stands beside the completions that it wrote; None elsewhere."""
-    path = completions.parent / "config.yaml"
-    if not path.is_file():
-        return None
-    try:
-        data = read_config_file(path)
-    except UserError:
-        return None  # a stranger's file; completions may come from anywhere
-    return data if data.get("stage") == "sample" else None
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
-
-
-def _points(value: Any) -> tuple[tuple[float, float], ...]:
-    """Returns the finite (step, value) pairs of a list, leaving out what is none, such as a loss of NaN."""
-    pairs = value if isinstance(value, list) else []
-    return tuple(
-        (pair[0], pair[1])
-        for pair in pairs
-        if isinstance(pair, list) and len(pair) == 2 and all(_number(part) is not None for part in pair)
-    )
+def _count(verdicts: Sequence[Verdict], word: Callable[[Verdict], str]) -> dict[str, int]:
+    """Returns how many verdicts have each word, sorted by the word."""
+    return {value: len(list(group)) for value, group in itertools.groupby(sorted(map(word, verdicts)))}

@@ -1,75 +1,47 @@
 """Gives each completion its verdict, and never the same one twice.
 
 Verdicts go to a journal as they come. A run that was killed reads it and runs only the rest; a line cut off by the kill
-is dropped. Each line names the program and limits that it judged, so it is never taken for another completion's.
+is dropped. Each line names what it judged, under which nominal limits, so it is never taken for another completion's.
+
+Where a benchmark has plus inputs, an answer that passes the base tests is run again on those, as a program of its own.
 """
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxwiz import files
 from jaxwiz.console import progress
-from jaxwiz.problems.humaneval import Problem, check_program
-from jaxwiz.records import Completion, RecordError, Verdict, read_records
-from jaxwiz.sandbox import Limits, Outcome, run_programs
+from jaxwiz.problems.problem import Benchmark, Problem
+from jaxwiz.problems.programs import Judge, Part
+from jaxwiz.records import Completion, Verdict
+from jaxwiz.sandbox import Limits, Outcome, Program
 
 JOURNAL = "verdicts.journal"
 
 Key = tuple[str, str, int]  # system, task id, sample
+Runner = Callable[[Iterable[tuple[Key, Program]]], Iterator[tuple[Key, Outcome]]]
 
-
-def read_completions(path: Path, problems: Mapping[str, Problem], known: Mapping[str, Problem]) -> list[Completion]:
-    """Returns the completions of a file for `problems`, in the order of these and then of samples.
-
-    Args:
-      path: JSONL of Completion records.
-      problems: the tasks to score; each must be answered.
-      known: all tasks of the benchmark; answers to those outside `problems` are left out.
-
-    Raises:
-      RecordError: unreadable lines, unknown tasks, the same sample twice, or tasks without an answer.
-    """
-    found: dict[tuple[str, int], Completion] = {}
-    for completion in read_records(path, Completion):
-        key = (completion.task_id, completion.sample)
-        if completion.task_id not in known:
-            raise RecordError(
-                f"{path}: task_id {completion.task_id!r} is not in the benchmark ({_ends(known)}); the right file?"
-            )
-        if key in found:
-            raise RecordError(
-                f"{path}: task {completion.task_id!r} has sample {completion.sample} twice; number them 0, 1, ..."
-            )
-        found[key] = completion
-    answered = {task_id for task_id, _ in found}
-    missing = [task_id for task_id in problems if task_id not in answered]
-    if missing:
-        raise RecordError(
-            f"{path}: no completion for {len(missing)} of {len(problems)} tasks, the first being {missing[0]!r}; "
-            "finish sampling, or select fewer tasks with benchmark.limit or benchmark.ids"
-        )
-    order = {task_id: position for position, task_id in enumerate(problems)}
-    kept = [completion for completion in found.values() if completion.task_id in order]
-    return sorted(kept, key=lambda completion: (order[completion.task_id], completion.sample))
+EMPTY = Outcome("failed", "empty completion", "empty")  # OpenAI's tests pass some prompts as they stand
 
 
 def score(
     completions: Mapping[str, Sequence[Completion]],
-    problems: Mapping[str, Problem],
+    benchmark: Benchmark,
+    judge: Judge,
     limits: Limits,
-    workers: int | None,
+    run: Runner,
     journal: Path,
 ) -> list[Verdict]:
     """Returns a verdict for each completion, in their order; those that the journal holds are not run again.
 
     Args:
       completions: by system label.
-      problems: their tasks.
-      limits: what each program may use.
-      workers: programs at a time; None: as many as there are cores.
+      benchmark: their tasks.
+      judge: makes the programs that judge them.
+      limits: what each program may use, as the config says.
+      run: runs programs under these limits and yields what became of each, in any order.
       journal: the file to resume from and to add to.
     """
     wanted: dict[Key, Completion] = {
@@ -77,36 +49,79 @@ def score(
         for system, answers in completions.items()
         for completion in answers
     }
-    digests = {key: _digest(completion, problems[key[1]], limits) for key, completion in wanted.items()}
-    outcomes = {key: outcome for key, (digest, outcome) in _read_journal(journal).items() if digests.get(key) == digest}
-    empty = {key for key, completion in wanted.items() if not completion.completion.strip()}
-    outcomes.update({key: Outcome("failed", "empty completion") for key in empty})  # some tests accept a bare docstring
-    pending = [key for key in wanted if key not in outcomes]
-    programs = ((key, check_program(problems[key[1]], wanted[key].completion)) for key in pending)
-    with (
-        progress("evaluate", len(wanted), "programs", start=len(wanted) - len(pending)) as advance,
-        open(journal, "a", encoding="utf-8", newline="\n") as file,
-        contextlib.closing(run_programs(programs, limits, workers)) as results,
-    ):
-        for key, outcome in results:
-            outcomes[key] = outcome
-            entry = {"key": key, "program": digests[key], "status": outcome.status, "detail": outcome.detail}
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            advance()
-    return [
-        Verdict(system=key[0], task_id=key[1], sample=key[2], outcome=outcomes[key].status, detail=outcomes[key].detail)
-        for key in wanted
-    ]
+    has_plus = any(problem.plus is not None for problem in benchmark.problems.values())
+    parts: tuple[Part, ...] = ("base", "plus") if has_plus else ("base",)
+    settings = f"{limits}\0{benchmark.sha256}\0{benchmark.oracle_version}\0{judge.settings()}"
+    known = _read_journal(journal)
+    outcomes: dict[Part, dict[Key, Outcome]] = {}
+    keys = list(wanted)
+    with progress("evaluate", len(wanted) * len(parts), "programs") as advance:
+        for part in parts:
+            digests = {key: _digest(settings, part, wanted[key], benchmark.problems[key[1]]) for key in keys}
+            found = {key: known[digests[key]] for key in keys if digests[key] in known}
+            found.update({key: EMPTY for key in keys if not wanted[key].completion.strip()})
+            pending = [key for key in keys if key not in found]
+            advance(len(wanted) - len(pending))
+            programs = ((key, _program(judge, benchmark.problems[key[1]], wanted[key], part)) for key in pending)
+            with open(journal, "a", encoding="utf-8", newline="\n") as file:
+                for key, outcome in run(programs) if pending else ():
+                    found[key] = outcome
+                    file.write(_to_json(digests[key], outcome) + "\n")
+                    file.flush()
+                    advance()
+            outcomes[part] = found
+            keys = [key for key in keys if found[key].status == "passed"]
+    return [_verdict(key, outcomes) for key in wanted]
 
 
-def _digest(completion: Completion, problem: Problem, limits: Limits) -> str:
-    program = check_program(problem, completion.completion)
-    return files.sha256_of_bytes(f"{limits}\0{program}".encode("utf-8", "surrogatepass"))
+def _program(judge: Judge, problem: Problem, completion: Completion, part: Part) -> Program:
+    return judge.program(problem, _solution(problem, completion), part)
 
 
-def _read_journal(journal: Path) -> dict[Key, tuple[str, Outcome]]:
-    """Returns {key: (digest, outcome)} of the whole lines of a journal, and cuts off a torn last line."""
+def _solution(problem: Problem, completion: Completion) -> str:
+    return completion.completion if completion.whole_program else problem.solution(completion.completion)
+
+
+def _verdict(key: Key, outcomes: Mapping[Part, Mapping[Key, Outcome]]) -> Verdict:
+    base = outcomes["base"][key]
+    last = outcomes["plus"].get(key, base) if "plus" in outcomes else base
+    failure = last.failure or {}
+    system, task_id, sample = key
+    return Verdict(
+        system=system,
+        task_id=task_id,
+        sample=sample,
+        outcome=last.status,
+        detail=last.detail,
+        base_outcome=base.status if "plus" in outcomes else "",
+        reason=last.reason,
+        input=failure.get("input", ""),
+        expected=failure.get("expected", ""),
+        actual=failure.get("actual", ""),
+        forgeable=last.forgeable,
+    )
+
+
+def _digest(settings: str, part: Part, completion: Completion, problem: Problem) -> str:
+    text = f"{settings}\0{part}\0{problem.task_id}\0{_solution(problem, completion)}"
+    return files.sha256_of_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _to_json(digest: str, outcome: Outcome) -> str:
+    return json.dumps(
+        {
+            "program": digest,
+            "status": outcome.status,
+            "detail": outcome.detail,
+            "reason": outcome.reason,
+            "forgeable": outcome.forgeable,
+            "failure": None if outcome.failure is None else dict(outcome.failure),
+        }
+    )
+
+
+def _read_journal(journal: Path) -> dict[str, Outcome]:
+    """Returns {digest: outcome} of the whole lines of a journal, and cuts off a torn last line."""
     if not journal.exists():
         return {}
     data = journal.read_bytes()
@@ -117,13 +132,13 @@ def _read_journal(journal: Path) -> dict[Key, tuple[str, Outcome]]:
     return dict(_journal_entries(whole))
 
 
-def _journal_entries(data: bytes) -> Iterator[tuple[Key, tuple[str, Outcome]]]:
+def _journal_entries(data: bytes) -> Iterator[tuple[str, Outcome]]:
     for line in data.splitlines():
-        entry: dict[str, Any] = json.loads(line)
-        system, task_id, sample = entry["key"]
-        yield (system, task_id, sample), (entry["program"], Outcome(entry["status"], entry["detail"]))
-
-
-def _ends(problems: Mapping[str, Problem]) -> str:
-    ids = list(problems)
-    return f"{ids[0]} to {ids[-1]}"
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            yield (
+                entry["program"],
+                Outcome(entry["status"], entry["detail"], entry["reason"], entry["forgeable"], entry["failure"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            continue  # of an earlier version, or damaged: it is run again

@@ -1,18 +1,17 @@
-"""The whole stage on four tasks: its files, what they say, and that a page is safe whatever it shows."""
+"""The whole stage on four tasks: its files and what they say. More of its numbers and page: test_report*.py."""
 
 import json
-import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jaxwiz.cli import main
 from jaxwiz.config import parse_config
+from jaxwiz.evaluate import run as run_module
 from jaxwiz.evaluate.config import EvaluateConfig
 from jaxwiz.evaluate.curve import lay_out_curve
-from jaxwiz.evaluate.report import conclusions
 from jaxwiz.evaluate.run import check, run
 from jaxwiz.files import UserError
 from jaxwiz.records import Verdict, read_records
@@ -34,7 +33,7 @@ def make_config(tmp_path: Path, systems: dict[str, Path], **more: Any) -> Evalua
     moments = dict(zip(systems, ("before", "after"), strict=False)) if "training" in more else {}
     data = {
         "out": str(tmp_path / "out"),
-        "benchmark": {"limit": 4},
+        "benchmark": {"kind": "humaneval", "limit": 4},
         "systems": {
             label: {"completions": str(path), "heldout": moments.get(label)} for label, path in systems.items()
         },
@@ -44,7 +43,10 @@ def make_config(tmp_path: Path, systems: dict[str, Path], **more: Any) -> Evalua
     return parse_config(data, EvaluateConfig, "test")
 
 
-def test_two_systems_with_training(write_answers: WriteAnswers, tmp_path: Path) -> None:
+def test_two_systems_with_training(
+    write_answers: WriteAnswers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "machine_factor", lambda: 1.254)  # what is measured differs from run to run
     summary = tmp_path / "summary.json"
     summary.write_text(json.dumps(TRAINING))
     config = make_config(
@@ -64,11 +66,12 @@ def test_two_systems_with_training(write_answers: WriteAnswers, tmp_path: Path) 
     report = json.loads((out / "report.json").read_text())
     assert report["systems"]["before"]["pass_at"]["1"]["value"] == 0.25
     assert report["systems"]["after"]["heldout_loss"] == 1.2
-    assert report["comparison"]["p_value"] == 1.0
+    assert report["comparisons"][0]["p_value"] == 1.0
     assert len(report["benchmark"]["sha256"]) == 64
+    assert report["scoring"]["machine_factor"] == 1.25
     lines = (out / "summary.txt").read_text().splitlines()
     assert lines[1].split() == ["before", "1.5000", "25.0%", "4.6%", "to", "69.9%", "4", "1"]
-    assert lines[3].startswith("The difference between before and after is within noise (+25.0 points")
+    assert lines[3].startswith("The difference between before and after is within noise: +25.0 points")
     assert lines[4] == "Held-out loss fell from 1.5000 to 1.2000 (-20.0%)."
     page = (out / "report.html").read_text()
     assert "12,345 tokens trained on" in page
@@ -87,7 +90,7 @@ def test_samples_and_k(write_answers: WriteAnswers, tmp_path: Path) -> None:
     report = json.loads((run(config) / "report.json").read_text())
     assert list(report["systems"]["m"]["pass_at"]) == ["1", "2"]
     assert report["systems"]["m"]["samples_per_task"] == [3, 3]
-    assert report["comparison"] is None
+    assert report["comparisons"] == []
     assert report["training"] is None
 
 
@@ -95,61 +98,8 @@ def test_sampling_settings_are_taken_from_beside_the_completions(write_answers: 
     path = write_answers("m", right=[])
     (tmp_path / "config.yaml").write_text("stage: sample\nsampling:\n  temperature: 0.2\n")
     out = run(make_config(tmp_path, {"m": path}))
-    assert json.loads((out / "report.json").read_text())["systems"]["m"]["sampling"]["sampling"] == {"temperature": 0.2}
-    assert "temperature 0.2" in (out / "report.html").read_text()
-
-
-class _Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
-
-
-def test_the_page_shows_programs_but_never_becomes_them(write_answers: WriteAnswers, tmp_path: Path) -> None:
-    evil = '    raise ValueError("</pre><script>alert(1)</script><img src=//x.example/y>")  # \x00 é\n'
-    path = write_answers("m", right=[], wrong=evil)
-    path.write_text(path.read_text().replace("é", r"\ud800"))  # a lone surrogate, as JSON can hold it
-    page = (run(make_config(tmp_path, {"m": path})) / "report.html").read_text(encoding="utf-8")
-    assert "&lt;/pre&gt;&lt;script&gt;alert(1)" in page
-    tags = _Tags()
-    tags.feed(page)
-    assert not {"script", "img", "iframe", "object"} & set(tags.tags)
-    assert all(address.startswith("#") or address == "data:," for address in tags.addresses)
-    assert not re.search(r"url\(|@import", page)
-
-
-@pytest.mark.parametrize(
-    ("better", "worse", "significant", "sentence"),
-    [
-        (0, 0, False, "No task's pass rate differs between a and b"),
-        (9, 1, True, "b is better than a ("),
-        (1, 9, True, "b is worse than a ("),
-        (2, 1, False, "The difference between a and b is within noise ("),
-    ],
-)
-def test_conclusions_say_what_was_measured(better: int, worse: int, significant: bool, sentence: str) -> None:
-    comparison = {
-        "first": "a",
-        "second": "b",
-        "better": better,
-        "worse": worse,
-        "difference": 0.1,
-        "p_value": 0.02 if significant else 0.6,
-        "significant": significant,
-    }
-    assert conclusions({"comparison": comparison, "training": None})[0].startswith(sentence)
-
-
-def test_a_rising_loss_is_said_to_rise() -> None:
-    training = {"heldout_loss": {"before": 1.0, "after": 1.5}}
-    assert conclusions({"comparison": None, "training": training}) == [
-        "Held-out loss rose from 1.0000 to 1.5000 (+50.0%)."
-    ]
+    assert json.loads((out / "report.json").read_text())["systems"]["m"]["sampling"] == {"temperature": 0.2}
+    assert '<th scope="row">temperature</th><td>0.2</td>' in (out / "report.html").read_text()
 
 
 def test_curve_fits_its_frame() -> None:
@@ -174,3 +124,18 @@ def test_faults_are_clear_errors(write_answers: WriteAnswers, tmp_path: Path) ->
     findings = check(config)
     assert [finding.level for finding in findings] == ["error"]
     assert not config.out.exists()
+
+
+def test_samples_need_no_config_file(
+    write_answers: WriteAnswers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_answers("m", right=[0, 2])
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", f"samples={path}", "benchmark.kind=humaneval", "benchmark.limit=4"]) == 0
+    assert (tmp_path / "runs/evaluate/summary.txt").read_text().splitlines()[1].split()[:2] == ["model", "50.0%"]
+    assert main(["evaluate", f"samples={path}", f"systems.other.completions={path}"]) == 2
+    assert "samples or systems: both are given" in capsys.readouterr().err
+    assert main(["evaluate", "k=[1]"]) == 2
+    assert "samples or systems: neither is given" in capsys.readouterr().err
+    assert main(["evaluate", "samples=nowhere.jsonl"]) == 2
+    assert "samples = 'nowhere.jsonl': no such file" in capsys.readouterr().err

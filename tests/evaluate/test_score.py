@@ -1,69 +1,81 @@
-"""Scoring gives published scores, resumes after a kill, and refuses completions that don't fit the benchmark."""
+"""Scoring gives published scores and the stated verdicts, and resumes after a kill."""
 
-import gzip
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jaxwiz.evaluate import score as score_module
-from jaxwiz.evaluate.score import read_completions, score
+from jaxwiz.evaluate.answers import read_completions
+from jaxwiz.evaluate.score import Key, score
+from jaxwiz.problems.benchmarks import load_benchmark
+from jaxwiz.problems.config import HumanEvalConfig
 from jaxwiz.problems.extract import extract
-from jaxwiz.problems.humaneval import Problem, load_humaneval
-from jaxwiz.records import Completion, RecordError
-from jaxwiz.sandbox import Limits
+from jaxwiz.problems.problem import Benchmark, Problem
+from jaxwiz.problems.programs import Judge
+from jaxwiz.records import Completion, Verdict
+from jaxwiz.sandbox import Limits, Outcome, Program, run_programs
+from tests.shared_data import shared_rows
 
-PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/wizardcoder-33b-v1.1-humaneval-vllm.jsonl.gz"
 LIMITS = Limits(timeout_s=3.0)
+FOUR = load_benchmark(HumanEvalConfig(limit=4))
 
 WriteAnswers = Callable[..., Path]
 
 
-@pytest.mark.skipif(not PUBLISHED.exists(), reason=f"needs ../shared/data/{PUBLISHED.name}")
+class Runner:
+    """Runs programs on two servers and remembers which."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.ran: list[Key] = []
+        self._run = functools.partial(run_programs, limits=limits, workers=2)
+
+    def __call__(self, programs: Iterable[tuple[Key, Program]]) -> Iterator[tuple[Key, Outcome]]:
+        listed = list(programs)
+        self.ran += [key for key, _ in listed]
+        return self._run(listed)
+
+
+def scored(
+    answers: dict[str, list[Completion]],
+    journal: Path,
+    benchmark: Benchmark = FOUR,
+    limits: Limits = LIMITS,
+    runner: Runner | None = None,
+) -> list[Verdict]:
+    return score(answers, benchmark, Judge(), limits, runner or Runner(limits), journal)
+
+
 @pytest.mark.parametrize("mode", ["wizardcoder", "robust"])
-def test_published_generations_score_131_of_164(mode: str, tmp_path: Path) -> None:
-    problems = load_humaneval()
+def test_published_generations_score_131_of_164(mode: Any, tmp_path: Path) -> None:
+    benchmark = load_benchmark(HumanEvalConfig())
     completions = [
-        Completion(
-            task_id=row["task_id"],
-            sample=0,
-            prompt="",
-            raw=row["all_code"],
-            completion=extract(row["all_code"], problems[row["task_id"]], mode),  # type: ignore[arg-type]
-            finish_reason="stop",
-            new_tokens=0,
-        )
-        for row in map(json.loads, gzip.decompress(PUBLISHED.read_bytes()).splitlines())
+        answer(row["task_id"], extract(row["all_code"], benchmark.problems[row["task_id"]], mode))
+        for row in shared_rows("wizardcoder-33b-v1.1-humaneval-vllm.jsonl.gz")
     ]
-    verdicts = score({"33B": completions}, problems, LIMITS, 2, tmp_path / "journal")
+    verdicts = scored({"33B": completions}, tmp_path / "journal", benchmark)
     assert sum(verdict.outcome == "passed" for verdict in verdicts) == 131
 
 
 def test_a_killed_run_goes_on_where_it_was(
-    write_answers: WriteAnswers, problems: dict[str, Problem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_answers: WriteAnswers, problems: dict[str, Problem], tmp_path: Path
 ) -> None:
     completions = {"m": read_completions(write_answers("m", right=[0, 2]), problems, problems)}
     journal = tmp_path / "journal"
-    whole = score(completions, problems, LIMITS, 2, journal)
+    whole = scored(completions, journal)
     assert [verdict.outcome for verdict in whole] == ["passed", "failed", "passed", "failed"]
 
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0] + lines[1] + lines[2][:20])  # killed while it wrote the third
-    ran = []
-    run_programs = score_module.run_programs
+    runner = Runner()
+    assert scored(completions, journal, runner=runner) == whole
+    assert len(runner.ran) == 2
 
-    def counted(programs, *args):  # type: ignore[no-untyped-def]
-        ran.extend(programs)
-        return run_programs(ran, *args)
-
-    monkeypatch.setattr(score_module, "run_programs", counted)
-    assert score(completions, problems, LIMITS, 2, journal) == whole
-    assert len(ran) == 2
-
-    ran.clear()
-    assert score(completions, problems, LIMITS, 2, journal) == whole
-    assert ran == []
+    runner = Runner()
+    assert scored(completions, journal, runner=runner) == whole
+    assert runner.ran == []
 
 
 def test_a_journal_of_other_programs_or_limits_counts_for_nothing(
@@ -72,58 +84,63 @@ def test_a_journal_of_other_programs_or_limits_counts_for_nothing(
     journal = tmp_path / "journal"
     wrong = read_completions(write_answers("a", right=[]), problems, problems)
     right = read_completions(write_answers("b", right=[0, 1, 2, 3]), problems, problems)
-    assert {verdict.outcome for verdict in score({"m": wrong}, problems, LIMITS, 2, journal)} == {"failed"}
-    assert {verdict.outcome for verdict in score({"m": right}, problems, LIMITS, 2, journal)} == {"passed"}
+    assert {verdict.outcome for verdict in scored({"m": wrong}, journal)} == {"failed"}
+    assert {verdict.outcome for verdict in scored({"m": right}, journal)} == {"passed"}
     lines = len(journal.read_bytes().splitlines())
-    score({"m": right}, problems, Limits(timeout_s=2.0), 2, journal)
+    scored({"m": right}, journal, limits=Limits(timeout_s=2.0))
     assert len(journal.read_bytes().splitlines()) == lines + 4
+
+
+def test_a_damaged_journal_line_is_run_again(
+    write_answers: WriteAnswers, problems: dict[str, Problem], tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal"
+    completions = {"m": read_completions(write_answers("m", right=[0, 1, 2, 3]), problems, problems)}
+    whole = scored(completions, journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b'\xff{"key"\n' + lines[1] + b"[]\n" + lines[3])
+    runner = Runner()
+    assert scored(completions, journal, runner=runner) == whole
+    assert len(runner.ran) == 2
 
 
 def test_an_empty_completion_fails_even_where_the_tests_accept_it(tmp_path: Path) -> None:
     lenient = Problem("T/0", 'def f():\n    """Does nothing."""\n', "def check(f):\n    f()\n", "f", "")
-    path = tmp_path / "c.jsonl"
-    path.write_text(_line("T/0", 0, completion=" \n"))
-    verdicts = score(
-        {"m": read_completions(path, {"T/0": lenient}, {"T/0": lenient})}, {"T/0": lenient}, LIMITS, 1, tmp_path / "j"
+    benchmark = Benchmark("humaneval", "", "", "", "", {"T/0": lenient}, {"T/0": lenient})
+    (verdict,) = scored({"m": [answer("T/0", " \n")]}, tmp_path / "j", benchmark)
+    assert (verdict.outcome, verdict.detail, verdict.reason) == ("failed", "empty completion", "empty")
+
+
+def test_a_failure_names_input_expected_and_actual_value(tmp_path: Path) -> None:
+    codes = ["    return 7\n", "    return [][1]\n", "    while True: pass\n", "    return (\n"]
+    completions = [answer(f"HumanEval/{number}", code) for number, code in enumerate(codes)]
+    wrong, raising, endless, broken = scored({"m": completions}, tmp_path / "j", limits=Limits(timeout_s=1.0))
+    assert (wrong.reason, wrong.input) == ("assertion", "[1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.3")
+    assert (wrong.expected, wrong.actual) == ("True", "7")
+    assert wrong.detail == "AssertionError: assert candidate([1.0, 2.0, 3.9, 4.0, 5.0, 2.2], 0.3) == True"
+    assert (raising.reason, raising.actual) == ("exception", "raised IndexError: list index out of range")
+    assert raising.input == "'(()()) ((())) () ((())()())'"
+    assert (endless.outcome, endless.reason) == ("timed_out", "timeout")
+    assert (broken.outcome, broken.reason, broken.input) == ("failed", "syntax", "")
+
+
+def test_a_whole_program_is_not_put_behind_the_prompt(problems: dict[str, Problem], tmp_path: Path) -> None:
+    problem = problems["HumanEval/0"]
+    without_import = problem.solution(problem.canonical_solution).replace("from typing import List", "")
+    (path := tmp_path / "s.jsonl").write_text(
+        json.dumps({"task_id": "HumanEval/0", "solution": problem.solution(problem.canonical_solution)})
+        + "\n"
+        + json.dumps({"task_id": "HumanEval/0", "solution": without_import})
+        + "\n"
+        + json.dumps({"task_id": "HumanEval/0", "completion": without_import})
     )
-    assert [(verdict.outcome, verdict.detail) for verdict in verdicts] == [("failed", "empty completion")]
+    one = {"HumanEval/0": problem}
+    verdicts = scored({"m": read_completions(path, one, one)}, tmp_path / "j")
+    assert [verdict.outcome for verdict in verdicts] == ["passed", "failed", "passed"]
+    assert "NameError" in verdicts[1].detail
 
 
-def test_completions_come_in_the_order_of_tasks_and_samples(problems: dict[str, Problem], tmp_path: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    order = [(3, 0), (1, 1), (0, 0), (1, 0), (2, 0), (99, 0)]
-    path.write_text("".join(_line(f"HumanEval/{task}", sample) for task, sample in order))
-    found = read_completions(path, problems, load_humaneval())
-    assert [(completion.task_id, completion.sample) for completion in found] == [
-        ("HumanEval/0", 0),
-        ("HumanEval/1", 0),
-        ("HumanEval/1", 1),
-        ("HumanEval/2", 0),
-        ("HumanEval/3", 0),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ([("HumanEval/0", 0)], "no completion for 3 of 4 tasks, the first being 'HumanEval/1'"),
-        ([("HumanEval/0", 0), ("HumanEval/0", 0)], "task 'HumanEval/0' has sample 0 twice"),
-        ([("Mbpp/11", 0)], "'Mbpp/11' is not in the benchmark"),
-        ([], "no completion for 4 of 4"),
-    ],
-)
-def test_completions_that_do_not_fit_are_one_clear_error(
-    lines: list[tuple[str, int]], message: str, problems: dict[str, Problem], tmp_path: Path
-) -> None:
-    path = tmp_path / "c.jsonl"
-    path.write_text("".join(_line(*line) for line in lines))
-    with pytest.raises(RecordError, match=message) as caught:
-        read_completions(path, problems, load_humaneval())
-    assert str(path) in str(caught.value)
-
-
-def _line(task_id: str, sample: int, completion: str = "    pass\n") -> str:
-    record = Completion(
-        task_id=task_id, sample=sample, prompt="", raw="", completion=completion, finish_reason="stop", new_tokens=1
+def answer(task_id: str, completion: str) -> Completion:
+    return Completion(
+        task_id=task_id, sample=0, prompt="", raw="", completion=completion, finish_reason="stop", new_tokens=0
     )
-    return record.to_json() + "\n"
