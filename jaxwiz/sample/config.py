@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from jaxwiz.config import section
-from jaxwiz.problems.config import HumanEvalConfig
+from jaxwiz.fanout.config import EngineConfig, LocalEngine
+from jaxwiz.problems.config import BenchmarkConfig, HumanEvalConfig
 from jaxwiz.problems.extract import ExtractMode
 from jaxwiz.problems.prompting import PromptStyle
 
@@ -47,11 +48,12 @@ class SampleConfig:
       sampling: how tokens are drawn and when an answer ends.
       batch_size: answers generated at once; the last batch is padded to it.
       dtype: of weights, key/value cache and matmuls; bfloat16 halves memory, but is slower than float32 on CPUs.
+      engine: where answers are generated: in this process, or on the nodes of a Ray cluster.
     """
 
     out: Path
     checkpoint: Path
-    benchmark: HumanEvalConfig = HumanEvalConfig()
+    benchmark: BenchmarkConfig = HumanEvalConfig()
     template: str = "wizardcoder"
     prompt_style: PromptStyle = "wizardcoder"
     extraction: ExtractMode = "robust"
@@ -59,3 +61,4 @@ class SampleConfig:
     sampling: SamplingConfig = SamplingConfig()
     batch_size: Annotated[int, Field(gt=0)] = 16
     dtype: Literal["float32", "bfloat16"] = "float32"
+    engine: EngineConfig = LocalEngine()

@@ -63,6 +63,7 @@ def prefill_chunk(
     last: jax.Array,
     hidden: jax.Array,
     cache: KVCache,
+    row_lengths: jax.Array,
     *,
     compute_dtype: jnp.dtype,
 ) -> tuple[jax.Array, KVCache]:
@@ -76,11 +77,14 @@ def prefill_chunk(
       last: int32 [B], the position of each prompt's last token.
       hidden: [B, D], the hidden states at `last` found so far; donated.
       cache: S >= start + C slots; donated.
+      row_lengths: int32 [B], tokens of each row with the longest answer; see `cached_hidden_states`.
       compute_dtype: dtype of matmuls and activations.
     """
     batch, width = tokens.shape
     positions = jnp.broadcast_to(start + jnp.arange(width), (batch, width))
-    states, cache = cached_hidden_states(params, config, tokens, positions, cache, compute_dtype=compute_dtype)
+    states, cache = cached_hidden_states(
+        params, config, tokens, positions, cache, row_lengths=row_lengths, compute_dtype=compute_dtype
+    )
     place = last - start
     found = states[jnp.arange(batch), jnp.clip(place, 0, width - 1)]
     ends_here = (place >= 0) & (place < width)
@@ -137,8 +141,9 @@ def decode_block(
     def one_step(carry: tuple[jax.Array, DecodeState, jax.Array]) -> tuple[jax.Array, DecodeState, jax.Array]:
         step, state, written = carry
         hidden, cache = cached_hidden_states(
-            params, config, state.tokens[:, None], state.positions[:, None], state.cache, compute_dtype=compute_dtype
-        )
+            params, config, state.tokens[:, None], state.positions[:, None], state.cache,
+            row_lengths=limits.end_positions, compute_dtype=compute_dtype,
+        )  # fmt: skip
         positions = jnp.where(state.done, state.positions, state.positions + 1)
         drawn = sample_tokens(logits(params, config, hidden[:, 0]), limits.sampling, positions)
         tokens = jnp.where(state.done, state.tokens, drawn)

@@ -150,13 +150,13 @@ class Engine:
             self._device,
         )
         last = self._put(lengths - 1)
+        limits = self._limits(requests, lengths)
         for start in range(0, width, PREFILL_CHUNK_TOKENS):
             chunk = self._put(tokens[:, start : start + PREFILL_CHUNK_TOKENS])
             hidden, cache = prefill_chunk(
                 self._params, self.config, chunk, self._put(np.array(start, np.int32)), last, hidden, cache,
-                compute_dtype=self._dtype,
+                limits.end_positions, compute_dtype=self._dtype,
             )  # fmt: skip
-        limits = self._limits(requests, lengths)
         return begin_decode(self._params, self.config, hidden, self._put(lengths), cache, limits), limits
 
     def _limits(self, requests: Sequence[Request], lengths: np.ndarray) -> RowLimits:
@@ -194,10 +194,10 @@ class Engine:
             raise ValueError(f"{len(requests)} requests for a batch of {self.batch_size}; give fewer at once")
         for request in requests:
             needed = len(request.prompt) + request.max_new_tokens
-            if not request.prompt or request.max_new_tokens < 1 or needed > self.config.max_positions:
+            if not request.prompt or request.max_new_tokens < 1 or needed > self.config.context_length:
                 raise ValueError(
                     f"prompt of {len(request.prompt)} and max_new_tokens = {request.max_new_tokens}: both must be at "
-                    f"least 1 and together at most the model's {self.config.max_positions} positions"
+                    f"least 1 and together at most the model's {self.config.context_length} positions"
                 )
 
 

@@ -47,7 +47,7 @@ class LocalGenerator:
         return results
 
     def _fits(self, prompt: list[int], request: GenerationRequest) -> bool:
-        positions = self._engine.config.max_positions
+        positions = self._engine.config.context_length
         return len(prompt) <= self._max_prompt_tokens and len(prompt) + request.max_new_tokens <= positions
 
     def _engine_request(self, prompt: list[int], request: GenerationRequest) -> Request:

@@ -56,6 +56,11 @@ def test_completions_are_in_task_order_and_samples_differ(config: SampleConfig):
     assert completions[0].prompt.startswith("<|im_start|>user\n")
     assert all(1 <= one.new_tokens <= 10 for one in completions)
     assert "answers: 10" in (config.out / "summary.txt").read_text()
+    samples = [json.loads(line) for line in (config.out / "samples.jsonl").read_text().splitlines()]
+    assert [sample["task_id"] for sample in samples] == [one.task_id for one in completions]  # as EvalPlus reads them
+    assert samples[0].keys() == {"task_id", "solution"}
+    assert samples[0]["solution"].startswith("def task_0(x):\n")
+    assert samples[0]["solution"].endswith(completions[0].completion)
 
 
 def test_a_killed_run_continues_to_the_same_file_and_generates_nothing_twice(
