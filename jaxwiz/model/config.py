@@ -1,27 +1,81 @@
 """The shape of a Llama decoder, read from and written to Hugging Face's `config.json`.
 
-Every field is live: a test changes each one and sees parameters or logits change. What the decoder cannot do yet is
+Every field is live: a test changes each one and sees parameters or logits change. What the decoder does not do is
 refused by name when a `config.json` asks for it, never ignored.
 """
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from jaxwiz.config import section
 from jaxwiz.files import UserError
+from jaxwiz.model.rope_config import DEFAULT_THETA, DynamicScaling, RopeScaling, read_rope, write_rope
 
 Size = Annotated[int, Field(gt=0)]
 
-# config.json keys whose other values would change the computation, with the values that this decoder implements.
+# config.json keys whose other values would change the computation, with the values that this decoder implements. Beside
+# Llama's and Mistral's own they are those by which relatives of Llama depart from it under keys of theirs.
 _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("llama",),
-    "hidden_act": ("silu",),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "rope_scaling": (None,),
-    "sliding_window": (None,),
-    "pretraining_tp": (1,),
+    "model_type": ("llama", "mistral"),
+    "hidden_act": ("silu", "swish"),
+    "hidden_activation": ("silu", "swish", None),
+    "pretraining_tp": (1, None),
+    "quantization_config": (None,),
+    "attention_dropout": (0, None),
+    "hidden_dropout": (0, None),
+    "resid_pdrop": (0, None),
+    "embd_pdrop": (0, None),
+    "partial_rotary_factor": (1, None),
+    "rope_interleaved": (False, None),
+    "use_qk_norm": (False, None),
+    "qk_norm": (False, None),
+    "clip_qkv": (None,),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "query_pre_attn_scalar": (None,),
+    "attention_multiplier": (None,),
+    "embedding_multiplier": (1, None),
+    "residual_multiplier": (1, None),
+    "logits_scaling": (1, None),
+    "logit_scale": (1, None),
+    "num_local_experts": (0, 1, None),
+    "num_experts": (0, 1, None),
+    "no_rope_layers": (None, []),
+    "alibi": (False, None),
+    "parallel_attn": (False, None),
+    "is_encoder_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": (None, {}),
+}
+
+# Field -> key of config.json.
+_HF_KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "rope_theta": "rope_theta",
+    "norm_epsilon": "rms_norm_eps",
+    "max_positions": "max_position_embeddings",
+    "tie_embeddings": "tie_word_embeddings",
+    "attention_bias": "attention_bias",
+    "mlp_bias": "mlp_bias",
+}
+_NEEDED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+_DERIVED = ("num_key_value_heads", "head_dim")  # null means: follows from other keys
+
+# What transformers takes where a key is absent; "num_key_value_heads" of Llama is num_attention_heads.
+_DEFAULTS: dict[str, Any] = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
+_MISTRAL_DEFAULTS: dict[str, Any] = {
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 131_072,
+    "num_key_value_heads": 8,
+    "sliding_window": 4096,
 }
 
 
@@ -39,8 +93,11 @@ class LlamaConfig:
       head_dim: H, even.
       rope_theta: base of the rotary frequencies (arXiv 2104.09864).
       norm_epsilon: added to the mean square in RMSNorm.
-      max_positions: longest sequence that the model was made for; stages refuse longer ones.
+      max_positions: longest sequence that the model was made for; `dynamic` scaling begins beyond it.
       tie_embeddings: whether the output projection is the embedding.
+      attention_bias: whether the projections of attention add a bias.
+      mlp_bias: whether those of the feed-forward block do.
+      rope_scaling: how the rotary frequencies are scaled for a longer context; None: not at all.
     """
 
     vocab_size: Size
@@ -54,6 +111,9 @@ class LlamaConfig:
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
     max_positions: Size = 2048
     tie_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         """Checks the rules that join fields."""
@@ -61,6 +121,16 @@ class LlamaConfig:
             raise UserError(f"num_kv_heads = {self.num_kv_heads}: must divide num_heads = {self.num_heads}")
         if self.head_dim % 2:
             raise UserError(f"head_dim = {self.head_dim}: must be even, rotary embeddings turn pairs")
+        if self.head_dim == 2 and isinstance(self.rope_scaling, DynamicScaling):
+            raise UserError(
+                "head_dim = 2: must be at least 4 for dynamic rope scaling, which keeps the first frequency"
+            )
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence that the model takes; stages refuse longer ones."""
+        scaling = self.rope_scaling
+        return int(self.max_positions * (scaling.factor if isinstance(scaling, DynamicScaling) else 1))
 
     @classmethod
     def from_hf(cls, data: dict[str, Any]) -> "LlamaConfig":
@@ -72,52 +142,73 @@ class LlamaConfig:
         Raises:
           UserError: a needed key is missing, or keys ask for what this decoder does not do; all are named.
         """
-        faults = [
+        mistral = data.get("model_type") == "mistral"
+        values = (_MISTRAL_DEFAULTS if mistral else _DEFAULTS) | data
+        faults = [f"{key}: missing; a Llama config.json has it" for key in _NEEDED if key not in data]
+        faults += [
             f"{key} = {data[key]!r}: not supported, this decoder does {' or '.join(map(repr, allowed))}"
             for key, allowed in _IMPLEMENTED.items()
             if key in data and data[key] not in allowed
         ]
-        rope = data.get("rope_parameters") or {}  # the spelling of transformers 5
-        if rope.get("rope_type", "default") != "default":
-            faults.append(
-                f"rope_parameters.rope_type = {rope['rope_type']!r}: not supported, this decoder does 'default'"
-            )
-        needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        faults += [f"{key}: missing; a Llama config.json has it" for key in needed if key not in data]
-        if faults:
-            raise UserError("config.json: " + "; ".join(faults))
-        heads = data["num_attention_heads"]
-        return cls(
-            vocab_size=data["vocab_size"],
-            hidden_size=data["hidden_size"],
-            intermediate_size=data["intermediate_size"],
-            num_layers=data["num_hidden_layers"],
-            num_heads=heads,
-            num_kv_heads=data.get("num_key_value_heads") or heads,
-            head_dim=data.get("head_dim") or data["hidden_size"] // heads,
-            rope_theta=float(rope.get("rope_theta") or data.get("rope_theta") or 10_000.0),
-            norm_epsilon=float(data.get("rms_norm_eps", 1e-6)),  # 1e-6: LlamaConfig's default in transformers
-            max_positions=data.get("max_position_embeddings", 2048),
-            tie_embeddings=bool(data.get("tie_word_embeddings", False)),
-        )
+        faults += _window_faults(values, mistral)
+        theta, scaling = read_rope(data, faults)
+        fields = {
+            field: values[key]
+            for field, key in _HF_KEYS.items()
+            if key in values and not (values[key] is None and key in _DERIVED)
+        }
+        fields["rope_theta"] = DEFAULT_THETA if theta is None else theta
+        fields.setdefault("num_kv_heads", values.get("num_attention_heads"))
+        if "head_dim" not in fields and not faults:
+            try:
+                fields["head_dim"] = values["hidden_size"] // values["num_attention_heads"]
+            except (TypeError, ZeroDivisionError):
+                faults.append("head_dim: missing, and hidden_size / num_attention_heads is no number")
+        if not faults:
+            try:
+                return TypeAdapter(cls).validate_python(fields | {"rope_scaling": scaling})
+            except ValidationError as error:
+                for detail in error.errors():
+                    if detail["loc"]:
+                        faults.append(f"{_HF_KEYS[str(detail['loc'][0])]} = {detail['input']!r}: {detail['msg']}")
+                    else:  # a rule that joins fields
+                        faults.append(str(detail["ctx"]["error"]))
+        raise UserError("config.json: " + "; ".join(faults))
 
     def to_hf(self) -> dict[str, Any]:
         """Returns the `config.json` mapping that makes `transformers` build the same model."""
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_kv_heads,
-            "head_dim": self.head_dim,
             "hidden_act": "silu",
-            "rope_theta": self.rope_theta,
-            "rms_norm_eps": self.norm_epsilon,
-            "max_position_embeddings": self.max_positions,
-            "tie_word_embeddings": self.tie_embeddings,
-            "attention_bias": False,
-            "mlp_bias": False,
+            **{key: getattr(self, field) for field, key in _HF_KEYS.items()},
+            **({} if self.rope_scaling is None else {"rope_scaling": write_rope(self.rope_scaling)}),
         }
+
+
+def axis_sizes(config: LlamaConfig) -> dict[str, int]:
+    """Returns the size of each axis letter that parameters use."""
+    return {
+        "V": config.vocab_size,
+        "D": config.hidden_size,
+        "N": config.num_heads,
+        "K": config.num_kv_heads,
+        "H": config.head_dim,
+        "F": config.intermediate_size,
+    }
+
+
+def _window_faults(values: dict[str, Any], mistral: bool) -> list[str]:
+    """Returns the fault of a config.json whose queries do not see all keys: with a window or other kinds of layers."""
+    window, positions = values.get("sliding_window"), values["max_position_embeddings"]
+    whole = window is None or (isinstance(window, int) and isinstance(positions, int) and window >= positions)
+    faults = []
+    if not (whole or (not mistral and values.get("use_sliding_window") is False)):
+        faults.append(
+            f"sliding_window = {window!r}: not supported, this decoder does None or no less than "
+            f"max_position_embeddings = {positions!r}" + (" (4096 where Mistral's is absent)" if mistral else "")
+        )
+    layer_types = values.get("layer_types") or []
+    if set(map(str, layer_types)) - {"full_attention"}:
+        faults.append(f"layer_types = {layer_types!r}: not supported, this decoder does 'full_attention'")
+    return faults

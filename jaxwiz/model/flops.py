@@ -6,8 +6,12 @@ twice the forward, rematerialisation not at all.
 
 import math
 
+import jax
+
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.params import count_params, param_specs
+from jaxwiz.model.lora_config import LoraConfig
+from jaxwiz.model.lora_params import count_lora
+from jaxwiz.model.params import param_specs
 
 # Dense bfloat16 peak in FLOP/s by jax.Device.device_kind; from the makers' data sheets.
 _PEAK_FLOPS = {
@@ -23,9 +27,12 @@ _PEAK_FLOPS = {
 
 
 def matmul_params(config: LlamaConfig) -> int:
-    """Returns the parameters that multiply every token: all but the embedding look-up; a tied head counts."""
-    lookup = 0 if config.tie_embeddings else math.prod(param_specs(config)["embed"]["tokens"].shape)
-    return count_params(config) - lookup
+    """Returns the parameters that multiply every token: the kernels, a tied embedding as the head's one among them."""
+    kernels: list[int] = []
+    for path, spec in jax.tree.leaves_with_path(param_specs(config), is_leaf=lambda node: hasattr(node, "axes")):
+        if path[-1].key == "kernel" or (config.tie_embeddings and path[0].key == "embed"):
+            kernels.append(math.prod(spec.shape))
+    return sum(kernels)
 
 
 def forward_flops_per_token(config: LlamaConfig, mean_context: float) -> float:
@@ -39,9 +46,16 @@ def forward_flops_per_token(config: LlamaConfig, mean_context: float) -> float:
     return 2 * matmul_params(config) + attention
 
 
-def train_flops_per_token(config: LlamaConfig, mean_context: float) -> float:
-    """Returns the FLOPs of one token's forward and backward pass; see `forward_flops_per_token`."""
-    return 3 * forward_flops_per_token(config, mean_context)
+def train_flops_per_token(config: LlamaConfig, mean_context: float, lora: LoraConfig | None = None) -> float:
+    """Returns the FLOPs of one token's forward and backward pass.
+
+    Args:
+      config: the model's shape.
+      mean_context: see `forward_flops_per_token`.
+      lora: adapters that are trained instead; then no gradient of the model's own parameters is computed.
+    """
+    whole = 3 * forward_flops_per_token(config, mean_context)
+    return whole if lora is None else whole - 2 * matmul_params(config) + 6 * count_lora(config, lora)
 
 
 def device_peak_flops(device_kind: str) -> float | None:

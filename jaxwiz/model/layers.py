@@ -11,13 +11,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, axis_sizes
+from jaxwiz.model.lora import LAYOUTS, Adapters, corrected
 from jaxwiz.model.rope import Rotation, rotate
 
 # (q [B,T,N,H], k [B,T,K,H], v [B,T,K,H]) -> [B,T,N,H]: attention over whatever the caller keeps.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 _INIT_STDDEV = 0.02  # initializer_range of LlamaConfig in transformers
+
+# Axis letter -> logical axis, which `sharding/rules.py` maps to mesh axes.
+_LOGICAL_AXES = {"D": "embed", "N": "heads", "K": "kv_heads", "H": "head_dim", "F": "mlp"}
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param:
@@ -38,38 +42,56 @@ class RMSNorm(nnx.Module):
         return (wide * jax.lax.rsqrt(mean_square + self.epsilon)).astype(x.dtype) * self.scale[...]
 
 
+class Projection(nnx.Module):
+    """A linear map from some axes to others: y = x kernel + bias, and an adapter's correction where there is one."""
+
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs, target: str, *, bias: bool) -> None:
+        self.target = target
+        into, out = LAYOUTS[target]
+        sizes = axis_sizes(config)
+        shape, axes = tuple(sizes[a] for a in into + out), tuple(_LOGICAL_AXES[a] for a in into + out)
+        self.kernel = _normal(rngs, shape, axes)
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(shape[len(into) :], jnp.float32), axes=axes[len(into) :])
+
+    def __call__(self, x: jax.Array, adapters: Adapters | None = None) -> jax.Array:
+        """Returns the map of `x` [B, T, *in], as [B, T, *out]."""
+        into, out = LAYOUTS[self.target]
+        y = jnp.einsum(f"BT{into},{into}{out}->BT{out}", x, self.kernel[...])
+        if hasattr(self, "bias"):
+            y = y + self.bias[...]
+        return corrected(y, self.target, x, adapters)
+
+
 class Attention(nnx.Module):
     """Grouped-query self-attention with rotary positions."""
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
-        D, N, K, H = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
-        self.q = _normal(rngs, (D, N, H), ("embed", "heads", "head_dim"))
-        self.k = _normal(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
-        self.v = _normal(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
-        self.o = _normal(rngs, (N, H, D), ("heads", "head_dim", "embed"))
+        bias = config.attention_bias
+        self.q = Projection(config, rngs, "q", bias=bias)
+        self.k = Projection(config, rngs, "k", bias=bias)
+        self.v = Projection(config, rngs, "v", bias=bias)
+        self.o = Projection(config, rngs, "o", bias=bias)
 
-    def __call__(self, x: jax.Array, turn: Rotation, attend: Attend) -> jax.Array:
+    def __call__(self, x: jax.Array, turn: Rotation, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
         """Returns the attention block's output [B, T, D] for normed input `x` [B, T, D]."""
-        q = rotate(jnp.einsum("BTD,DNH->BTNH", x, self.q[...]), turn)
-        k = rotate(jnp.einsum("BTD,DKH->BTKH", x, self.k[...]), turn)
-        v = jnp.einsum("BTD,DKH->BTKH", x, self.v[...])
-        return jnp.einsum("BTNH,NHD->BTD", attend(q, k, v), self.o[...])
+        q = rotate(self.q(x, adapters), turn)
+        k = rotate(self.k(x, adapters), turn)
+        return self.o(attend(q, k, self.v(x, adapters)), adapters)
 
 
 class FeedForward(nnx.Module):
     """The SwiGLU block (arXiv 2002.05202)."""
 
     def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
-        D, F = config.hidden_size, config.intermediate_size
-        self.gate = _normal(rngs, (D, F), ("embed", "mlp"))
-        self.up = _normal(rngs, (D, F), ("embed", "mlp"))
-        self.down = _normal(rngs, (F, D), ("mlp", "embed"))
+        bias = config.mlp_bias
+        self.gate = Projection(config, rngs, "gate", bias=bias)
+        self.up = Projection(config, rngs, "up", bias=bias)
+        self.down = Projection(config, rngs, "down", bias=bias)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: Adapters | None = None) -> jax.Array:
         """Returns the block's output [B, T, D] for normed input `x` [B, T, D]."""
-        gate = jnp.einsum("BTD,DF->BTF", x, self.gate[...])
-        up = jnp.einsum("BTD,DF->BTF", x, self.up[...])
-        return jnp.einsum("BTF,FD->BTD", jax.nn.silu(gate) * up, self.down[...])
+        return self.down(jax.nn.silu(self.gate(x, adapters)) * self.up(x, adapters), adapters)
 
 
 class DecoderLayer(nnx.Module):
@@ -81,12 +103,12 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(config, rngs)
         self.mlp = FeedForward(config, rngs)
 
-    def __call__(self, x: jax.Array, turn: Rotation, attend: Attend) -> jax.Array:
+    def __call__(self, x: jax.Array, turn: Rotation, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
         """Returns the residual stream [B, T, D] after this layer."""
         with jax.named_scope("attention"):
-            x = x + self.attn(self.attn_norm(x), turn, attend)
+            x = x + self.attn(self.attn_norm(x), turn, attend, adapters)
         with jax.named_scope("feed_forward"):
-            return x + self.mlp(self.mlp_norm(x))
+            return x + self.mlp(self.mlp_norm(x), adapters)
 
 
 class Embedding(nnx.Module):

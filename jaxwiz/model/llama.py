@@ -5,17 +5,19 @@ Layers are scanned over their stacked parameters, so compile time and program si
 cast to the compute dtype where they are used; norms, rotations and softmax run in float32.
 """
 
-import functools
+import operator
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxwiz.model.attention import attention, packed_mask, slot_mask
+from jaxwiz.model.attention import PackedAttention, attention, blocked_attention, slot_mask
 from jaxwiz.model.cache import KVCache
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.layers import DecoderLayer, RMSNorm
+from jaxwiz.model.lora import Adapters
 from jaxwiz.model.params import Params, graph_of
+from jaxwiz.model.remat import ATTENTION, LAYER_INPUT, named, with_remat
 from jaxwiz.model.rope import rotation
 
 
@@ -27,7 +29,10 @@ def hidden_states(
     segment_ids: jax.Array | None = None,
     *,
     compute_dtype: jnp.dtype = jnp.float32,
-    remat: bool = False,
+    attend: PackedAttention = blocked_attention,
+    remat: str = "none",
+    scan_layers: bool = True,
+    adapters: Adapters | None = None,
 ) -> jax.Array:
     """Returns the normed final hidden states [B, T, D] in `compute_dtype`.
 
@@ -38,17 +43,29 @@ def hidden_states(
       positions: int32 [B, T], each token's place in its own segment.
       segment_ids: int32 [B, T], equal within an example, 0 for padding; None: each row is one segment.
       compute_dtype: dtype of matmuls and activations.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      attend: the attention kernel; `model/attention_kernels.py` chooses one for a device.
+      remat: what a layer keeps for its backward pass, a policy of `model/remat.py`.
+      scan_layers: False unrolls the layers, so that a debugger or profiler tells them apart; compiles far slower.
+      adapters: low-rank corrections of the projections; None: there are none.
     """
-    turn = rotation(positions, config.head_dim, config.rope_theta)
-    mask = packed_mask(tokens.shape[1], segment_ids)
-    attend = functools.partial(attention, mask=mask)
+    turn = rotation(config, positions, segment_ids)
 
-    def layer(x: jax.Array, layer_params: Params) -> tuple[jax.Array, None]:
-        return _layer_module(config, layer_params, compute_dtype)(x, turn, attend), None
+    def attend_in_row(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return named(ATTENTION, attend(q, k, v, segment_ids))
+
+    def layer(x: jax.Array, scanned: tuple[Params, Adapters | None]) -> tuple[jax.Array, None]:
+        layer_params, layer_adapters = scanned
+        x = named(LAYER_INPUT, x)
+        return _layer_module(config, layer_params, compute_dtype)(x, turn, attend_in_row, layer_adapters), None
 
     x = _embed(params, tokens, compute_dtype)
-    x, _ = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["layers"])
+    layer = with_remat(layer, remat, scanned=scan_layers)
+    layers = (params["layers"], adapters and adapters.by_layer(config.num_layers))
+    if scan_layers:
+        x, _ = jax.lax.scan(layer, x, layers)
+    else:
+        for index in range(config.num_layers):
+            x, _ = layer(x, jax.tree.map(operator.itemgetter(index), layers))
     return _final_norm(params, config, x)
 
 
@@ -59,7 +76,9 @@ def cached_hidden_states(
     positions: jax.Array,
     cache: KVCache,
     *,
+    row_lengths: jax.Array | None = None,
     compute_dtype: jnp.dtype = jnp.float32,
+    adapters: Adapters | None = None,
 ) -> tuple[jax.Array, KVCache]:
     """Returns the normed final hidden states [B, T, D] and the cache with these tokens' keys and values written.
 
@@ -69,15 +88,21 @@ def cached_hidden_states(
       tokens: int32 [B, T].
       positions: int32 [B, T], below S; token t of row b writes slot positions[b, t] and sees slots up to it.
       cache: keys and values of earlier tokens; donate it to update in place.
+      row_lengths: int32 [B], how many tokens each row will have in the end, the same in every call; matters under
+        `dynamic` rope scaling only. None: as many as the cache has slots.
       compute_dtype: dtype of matmuls and activations.
+      adapters: low-rank corrections of the projections; None: there are none.
     """
-    turn = rotation(positions, config.head_dim, config.rope_theta)
-    mask = slot_mask(positions, cache.k.shape[2])
-    rows = jnp.arange(tokens.shape[0])[:, None]
+    B, S = tokens.shape[0], cache.k.shape[2]
+    turn = rotation(config, positions, row_lengths=jnp.full(B, S) if row_lengths is None else row_lengths)
+    mask = slot_mask(positions, S)
+    rows = jnp.arange(B)[:, None]
 
-    def layer(carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, Params]) -> tuple[tuple, None]:
+    def layer(
+        carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, Params, Adapters | None]
+    ) -> tuple[tuple, None]:
         x, cache = carry
-        index, layer_params = scanned
+        index, layer_params, layer_adapters = scanned
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             nonlocal cache
@@ -87,12 +112,12 @@ def cached_hidden_states(
             )
             return attention(q, cache.k[index].astype(q.dtype), cache.v[index].astype(q.dtype), mask)
 
-        x = _layer_module(config, layer_params, compute_dtype)(x, turn, attend)
+        x = _layer_module(config, layer_params, compute_dtype)(x, turn, attend, layer_adapters)
         return (x, cache), None
 
     x = _embed(params, tokens, compute_dtype)
-    layer_indices = jnp.arange(config.num_layers)
-    (x, cache), _ = jax.lax.scan(layer, (x, cache), (layer_indices, params["layers"]))
+    layers = (jnp.arange(config.num_layers), params["layers"], adapters and adapters.by_layer(config.num_layers))
+    (x, cache), _ = jax.lax.scan(layer, (x, cache), layers)
     return _final_norm(params, config, x), cache
 
 

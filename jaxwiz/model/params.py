@@ -3,10 +3,13 @@
 Outside model/, parameters are a nested dict of arrays. Layers are stacked: each leaf under "layers" has a leading L.
 
     {"embed": {"tokens": [V,D]},
-     "layers": {"attn_norm": {"scale": [L,D]}, "attn": {"q": [L,D,N,H], "k", "v": [L,D,K,H], "o": [L,N,H,D]},
-                "mlp_norm": {"scale": [L,D]}, "mlp": {"gate", "up": [L,D,F], "down": [L,F,D]}},
+     "layers": {"attn_norm": {"scale": [L,D]},
+                "attn": {"q": {"kernel": [L,D,N,H], "bias": [L,N,H]}, "k", "v": {"kernel": [L,D,K,H], "bias": [L,K,H]},
+                         "o": {"kernel": [L,N,H,D], "bias": [L,D]}},
+                "mlp_norm": {"scale": [L,D]},
+                "mlp": {"gate", "up": {"kernel": [L,D,F], "bias": [L,F]}, "down": {"kernel": [L,F,D], "bias": [L,D]}}},
      "norm": {"scale": [D]},
-     "head": {"kernel": [D,V]}}    # absent where embeddings are tied
+     "head": {"kernel": [D,V]}}    # absent where embeddings are tied, as biases are where the config has none
 """
 
 import functools
@@ -18,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.layers import DecoderLayer, Embedding, Head, RMSNorm
@@ -81,6 +85,11 @@ def count_params(config: LlamaConfig) -> int:
     sizes: list[int] = []
     map_specs(lambda spec: sizes.append(math.prod(spec.shape)), param_specs(config))
     return sum(sizes)
+
+
+def param_bytes(config: LlamaConfig, dtype: DTypeLike) -> int:
+    """Returns the bytes that the parameters take in a dtype."""
+    return count_params(config) * jnp.dtype(dtype).itemsize
 
 
 def map_specs(function: Callable[[ParamSpec], Any], specs: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxwiz.model.attention import attention, packed_mask, slot_mask
-from jaxwiz.model.rope import rotate, rotation
 
 
 def test_packed_mask():
@@ -47,21 +46,3 @@ def test_attention_equals_a_loop_over_heads():
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)
             np.testing.assert_allclose(out[row, :, head], weights @ v[row, :, head // 2], atol=1e-5)
-
-
-def test_rotation_depends_on_distance_only():
-    q, k = (jax.random.normal(key, (1, 1, 1, 16)) for key in jax.random.split(jax.random.key(0)))
-
-    def score(at: int, other: int) -> float:
-        turned = [rotate(x, rotation(jnp.array([[place]]), 16, 10_000.0)) for x, place in ((q, at), (k, other))]
-        return float(jnp.vdot(*turned))
-
-    np.testing.assert_allclose(score(5, 3), score(1_005, 1_003), rtol=1e-3)
-    assert abs(score(5, 3) - score(5, 4)) > 1e-3
-
-
-def test_far_positions_stay_distinct_in_bfloat16():
-    x = jnp.ones((1, 2, 1, 16), jnp.bfloat16)
-    turned = rotate(x, rotation(jnp.array([[2_047, 2_048]]), 16, 10_000.0))
-    assert turned.dtype == jnp.bfloat16
-    assert not np.array_equal(turned[0, 0], turned[0, 1])

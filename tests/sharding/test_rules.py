@@ -43,8 +43,8 @@ def test_a_mesh_of_the_devices_here():
 
 def test_every_parameter_finds_its_place():
     specs = param_shardings(MESH, param_specs(CONFIG))
-    assert specs["layers"]["attn"]["q"].spec == PartitionSpec(None, ("fsdp",), ("tensor",), None)
-    assert specs["layers"]["mlp"]["down"].spec == PartitionSpec(None, ("tensor",), ("fsdp",))
+    assert specs["layers"]["attn"]["q"]["kernel"].spec == PartitionSpec(None, ("fsdp",), ("tensor",), None)
+    assert specs["layers"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, ("tensor",), ("fsdp",))
     assert specs["embed"]["tokens"].spec == PartitionSpec(("tensor",), ("fsdp",))
 
 
