@@ -50,8 +50,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
+        _flush_file(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -59,24 +58,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; on success it takes the place of `path`, else it is removed.
+    """Yields a temporary folder beside `path`; on success it is flushed to disk and takes the place of `path`.
 
-    A folder that already stands at `path` is replaced whole, never merged into.
+    A folder that already stands at `path` is replaced whole, never merged into. What a killed run left is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+    retired = path.with_name(f".{path.name}.retired")
+    for leftover in (partial, retired):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
+        for member in sorted(partial.rglob("*")):
+            if member.is_file():
+                _flush_file(member)
         if path.exists():
-            retired = path.with_name(f".{path.name}.retired")
-            shutil.rmtree(retired, ignore_errors=True)
             path.rename(retired)
-            partial.rename(path)
-            shutil.rmtree(retired)
-        else:
-            partial.rename(path)
+        partial.rename(path)
+        shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -87,10 +87,23 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
+def copy_files(source: Path, target: Path) -> None:
+    """Copies the files of a folder, not those of folders in it, into `target`, which is created if need be."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+
+
 def flush_to_disk(file: IO[bytes]) -> None:
     """Returns once everything written to an open file is on the disk; for files that grow by appending."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def _flush_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def free_bytes(path: Path) -> int:

@@ -34,6 +34,15 @@ def test_a_failed_folder_leaves_the_old_folder_and_nothing_else(tmp_path: Path):
     assert names(tmp_path) == ["model"]
 
 
+def test_what_a_killed_run_left_is_removed(tmp_path: Path):
+    for leftover in (".model.partial", ".model.retired"):
+        (tmp_path / leftover).mkdir()
+        (tmp_path / leftover / "old").touch()
+    with atomic_folder(tmp_path / "model") as partial:
+        assert not list(partial.iterdir())
+    assert names(tmp_path) == ["model"]
+
+
 def test_a_folder_hash_sees_names_and_contents(tmp_path: Path):
     (tmp_path / "a").write_text("1")
     first = sha256_of_path(tmp_path)

@@ -1,1 +1,1 @@
-"""Models in and out: Hugging Face folders and hub repositories, GGUF files, checkpoints."""
+"""Models in and out: Hugging Face folders and hub repositories, GGUF and Meta's files, adapters, checkpoints."""

@@ -16,8 +16,9 @@ from jaxwiz.convert.config import HubSource, WheelSource
 from jaxwiz.convert.names import ConversionError
 from jaxwiz.files import atomic_file, sha256_of_file
 
-# Weights, configs and tokenizers; never pickles, never code.
+# Weights, configs and tokenizers; never code, and pickles only where they are allowed and there is nothing better.
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.model", "merges.txt", "*.jinja")
+PICKLED_PATTERNS = ("pytorch_model*.bin",)
 
 DOWNLOAD_TIMEOUT_S = 1800
 
@@ -60,7 +61,7 @@ def fetch_wheel_member(source: WheelSource) -> Path:
 
 
 def fetch_hub_folder(source: HubSource) -> Path:
-    """Returns the local folder of a hub repository's safetensors, JSON and tokenizer files.
+    """Returns the local folder of a hub repository's weights, JSON and tokenizer files.
 
     The hub's own cache keeps them; its last component is the commit.
 
@@ -71,12 +72,17 @@ def fetch_hub_folder(source: HubSource) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     say(f"convert: fetching {source.repo_id} at {source.revision} from the Hugging Face hub")
-    try:
+
+    def download(*patterns: str) -> Path:
         return Path(
-            huggingface_hub.snapshot_download(
-                source.repo_id, revision=source.revision, allow_patterns=list(HUB_PATTERNS)
-            )
+            huggingface_hub.snapshot_download(source.repo_id, revision=source.revision, allow_patterns=list(patterns))
         )
+
+    try:
+        folder = download(*HUB_PATTERNS)
+        if source.allow_pickle and not list(folder.glob("*.safetensors")):
+            folder = download(*HUB_PATTERNS, *PICKLED_PATTERNS)
+        return folder
     except HFValidationError as error:
         raise ConversionError(f"source.repo_id = {source.repo_id!r}: {error}") from None
     except (HfHubHTTPError, OSError) as error:  # an unreachable hub is an OSError, too

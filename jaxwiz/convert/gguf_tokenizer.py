@@ -1,26 +1,56 @@
-"""The tokenizer's files from a GGUF's vocabulary and merges: a byte-level BPE as `tokenizer.json`.
+"""The tokenizer's files from a GGUF's vocabulary: a byte-level BPE as tokenizer.json, SentencePiece as tokenizer.model.
 
-GGUF names the rule that splits text before merging (`tokenizer.ggml.pre`) but does not contain it; the rules known here
-are those of `_SPLITS_DIGITS`. SentencePiece vocabularies (`tokenizer.ggml.model = llama`) are refused: their models'
-original files are better than a reconstruction.
+GGUF names the rule by which a byte-level BPE splits text before merging (`tokenizer.ggml.pre`) but does not contain it;
+the rules known here are those of `_SPLITS`, another one is refused.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from jaxwiz.convert.gguf_sentencepiece import write_sentencepiece
 from jaxwiz.convert.names import ConversionError
 
-# Pre-tokenizer -> whether each digit is split off before GPT-2's pattern is applied.
-_SPLITS_DIGITS = {"smollm": True, "starcoder": True, "gpt-2": False}
+_DIGITS = pre_tokenizers.Digits(individual_digits=True)
+_GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)  # splits by GPT-2's pattern, then spells out bytes
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def _by(pattern: str) -> pre_tokenizers.Split:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+# Rule -> the steps of its pre-tokenizer, as in the models' own tokenizer.json.
+_SPLITS: dict[str, tuple[pre_tokenizers.PreTokenizer, ...]] = {
+    "gpt-2": (_GPT2,),
+    "smollm": (_DIGITS, _GPT2),
+    "starcoder": (_DIGITS, _GPT2),
+    "llama-bpe": (
+        _by(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+            r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        _BYTES,
+    ),
+    "deepseek-coder": (
+        _by(r"[\r\n]"),
+        _by(r"\s?\p{L}+"),
+        _by(r"\s?\p{P}+"),
+        _by("[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"),
+        _DIGITS,
+        _BYTES,
+    ),
+}
+# Llama 3 keeps a whole word that is a token, without asking how merges would have made it.
+_IGNORES_MERGES = ("llama-bpe",)
 
 _CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
 
 
 def write_tokenizer(metadata: dict[str, Any], folder: Path, where: str) -> dict[str, int | None]:
-    """Writes tokenizer.json, tokenizer_config.json and generation_config.json into `folder`.
+    """Writes tokenizer.json or tokenizer.model, tokenizer_config.json and generation_config.json into `folder`.
 
     Args:
       metadata: the GGUF's metadata.
@@ -37,11 +67,21 @@ def write_tokenizer(metadata: dict[str, Any], folder: Path, where: str) -> dict[
     ids = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in _SPECIAL_IDS.items()}
     if ids["eos_token"] is None:
         raise ConversionError(f"{where}: tokenizer.ggml.eos_token_id is missing; generation would never end")
-    _build(metadata, tokens, where).save(str(folder / "tokenizer.json"))
+    kind = _field(metadata, "model", where)
+    if kind not in ("gpt2", "llama"):
+        raise ConversionError(
+            f"{where}: tokenizer.ggml.model = {kind!r}: must be 'gpt2' (byte-level BPE) or 'llama' (SentencePiece); "
+            "convert the model's Hugging Face folder instead"
+        )
+    pieces = kind == "llama"
+    if pieces:
+        write_sentencepiece(metadata, tokens, folder / "tokenizer.model", where)
+    else:
+        _build(metadata, tokens, where).save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", False)),
-        "add_prefix_space": bool(metadata.get("tokenizer.ggml.add_space_prefix", False)),
+        "tokenizer_class": "LlamaTokenizer" if pieces else "PreTrainedTokenizerFast",
+        "add_bos_token": bool(metadata.get("tokenizer.ggml.add_bos_token", pieces)),
+        "add_prefix_space": bool(metadata.get("tokenizer.ggml.add_space_prefix", pieces)),
         "clean_up_tokenization_spaces": False,
         "model_max_length": metadata["llama.context_length"],
         **{name: tokens[token_id] for name, token_id in ids.items() if token_id is not None},
@@ -58,16 +98,10 @@ _SPECIAL_IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", 
 
 
 def _build(metadata: dict[str, Any], tokens: list[str], where: str) -> Tokenizer:
-    kind = _field(metadata, "model", where)
-    if kind != "gpt2":
-        raise ConversionError(
-            f"{where}: tokenizer.ggml.model = {kind!r}: only 'gpt2' (byte-level BPE) can be rebuilt from a GGUF; "
-            "convert the model's Hugging Face folder instead"
-        )
     pre = metadata.get("tokenizer.ggml.pre")
-    if pre not in _SPLITS_DIGITS:
+    if pre not in _SPLITS:
         raise ConversionError(
-            f"{where}: tokenizer.ggml.pre = {pre!r}: known are {', '.join(_SPLITS_DIGITS)}; "
+            f"{where}: tokenizer.ggml.pre = {pre!r}: known are {', '.join(_SPLITS)}; "
             "convert the model's Hugging Face folder instead"
         )
     vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
@@ -75,12 +109,10 @@ def _build(metadata: dict[str, Any], tokens: list[str], where: str) -> Tokenizer
         raise ConversionError(f"{where}: tokenizer.ggml.tokens names tokens twice; the file is damaged")
     merges = [tuple(merge.split(" ")) for merge in _field(metadata, "merges", where)]
     try:
-        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre in _IGNORES_MERGES))
     except Exception as error:  # the library raises bare Exception for merges outside the vocabulary
         raise ConversionError(f"{where}: tokenizer.ggml.merges do not fit the vocabulary ({error})") from None
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level]) if _SPLITS_DIGITS[pre] else byte_level
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(_SPLITS[pre]))
     tokenizer.decoder = decoders.ByteLevel()
     types = metadata.get("tokenizer.ggml.token_type", [])
     tokenizer.add_special_tokens(_added(tokens, types, _CONTROL))

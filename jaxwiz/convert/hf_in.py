@@ -1,98 +1,98 @@
-"""A model from a Hugging Face folder: config.json, safetensors (one file or shards with an index), tokenizer files.
+"""A model from a Hugging Face folder: config.json, weights (one file or shards with an index), tokenizer files.
 
-Pickled weights (`.bin`, `.pth`) are refused: unpickling runs whatever code the file holds.
+Weights are safetensors. PyTorch's pickled `pytorch_model*.bin` are refused unless they are explicitly allowed, and even
+then are read by `pickled.py` without running what they hold.
 """
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from jaxwiz.convert.names import ConversionError, require_tensors
-from jaxwiz.convert.tensors import ModelFiles, assemble, leaf_dtypes
-from jaxwiz.files import UserError, sha256_of_bytes, sha256_of_file
+from jaxwiz.convert.pickled import read_pickled
+from jaxwiz.convert.safetensors_file import DTYPES, StoredTensor, read_header, read_stored_rows
+from jaxwiz.convert.tensors import ModelFiles
+from jaxwiz.files import sha256_of_bytes, sha256_of_file
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.text.tokenizer import TOKENIZER_FILES
 
 INDEX_FILE = "model.safetensors.index.json"
+_PICKLED_INDEX_FILE = "pytorch_model.bin.index.json"
 
 # A tokenizer and the generation defaults; these travel unchanged, everything else stays behind.
-COMPANION_FILES = (*TOKENIZER_FILES, "generation_config.json")
-
-_DTYPES: dict[str, np.dtype] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(jnp.bfloat16),
-}
+COMPANION_FILES = (*TOKENIZER_FILES, "chat_template.json", "generation_config.json")
 
 
-class SafetensorsReader:
+class FolderReader:
     """The tensors of a Hugging Face folder; see `TensorReader`. Opening reads only the files' headers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, allow_pickle: bool = False) -> None:
+        """Opens a folder.
+
+        Args:
+          folder: the folder.
+          allow_pickle: whether pickled weights may be read where there are no safetensors.
+
+        Raises:
+          ConversionError: no weights, or a file that is damaged or of a kind that is not read.
+        """
         self.where = str(folder)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.dtypes: dict[str, np.dtype] = {}
-        self._files: dict[str, Any] = {}
-        duplicates, wrong_dtypes = [], []
-        for path in weight_files(folder):
-            file = _open(path)
-            for name in file.keys():  # noqa: SIM118  (not a mapping)
-                if name in self.shapes:
-                    duplicates.append(name)
-                part = file.get_slice(name)
-                self.shapes[name] = tuple(part.get_shape())
-                self._files[name] = file
-                if part.get_dtype() in _DTYPES:
-                    self.dtypes[name] = _DTYPES[part.get_dtype()]
-                else:
-                    wrong_dtypes.append(f"{name} is {part.get_dtype()}")
-        self.duplicates = tuple(duplicates)
-        if wrong_dtypes:
-            raise ConversionError(
-                f"{folder}: weights must be F32, F16 or BF16, quantised ones must be dequantised first; "
-                + ", ".join(wrong_dtypes)
-            )
+        index, paths, read = _weight_files(folder, allow_pickle)
+        self.paths = paths
+        self._places: dict[str, StoredTensor] = {}
+        faults = []
+        for path in paths:
+            for name, place in read(path).items():
+                if name in self._places:
+                    faults.append(f"{name}: found more than once, in {self._places[name].path.name} and {path.name}")
+                self._places[name] = place
+                if place.dtype not in DTYPES:
+                    faults.append(
+                        f"{name}: is {place.dtype}, weights must be F32, F16 or BF16; dequantise quantised ones first"
+                    )
+        if index is not None:
+            faults += _index_faults(index, self._places)
+        self.faults = tuple(sorted(faults))
+        self.shapes = {name: place.shape for name, place in self._places.items()}
+        self.dtypes = {name: DTYPES[place.dtype] for name, place in self._places.items() if place.dtype in DTYPES}
 
-    def read(self, name: str) -> np.ndarray:
-        """Returns one tensor."""
-        return self._files[name].get_tensor(name)
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Returns a part of one tensor; see `TensorReader.read_rows`."""
+        return read_stored_rows(self._places[name], start, stop)
 
 
-def read_hf_folder(folder: Path, scratch: Path, source: str) -> ModelFiles:
-    """Returns the model of a Hugging Face folder.
+def open_hf_folder(folder: Path, scratch: Path, source: str, allow_pickle: bool = False) -> ModelFiles:
+    """Returns the model of a Hugging Face folder; whether its tensors fit its config is not checked here.
 
     Args:
-      folder: config.json, safetensors and tokenizer files.
+      folder: config.json, weights and tokenizer files.
       scratch: an empty folder that the tokenizer's files are copied into; it must outlive the result.
       source: what provenance calls this source.
+      allow_pickle: whether pickled weights may be read where there are no safetensors.
 
     Raises:
       ConversionError: what is missing, damaged or of another kind.
     """
     hf_config = read_hf_config(folder)
     config = LlamaConfig.from_hf(hf_config)
-    params = assemble(SafetensorsReader(folder), config)
-    _copy_tokenizer(folder, scratch)
-    provenance = {
-        "source": source,
-        "sha256": _content_digest(folder),
-        "dtypes": leaf_dtypes(params, config),
-        "hf_config": hf_config,
-    }
-    return ModelFiles(params, config, scratch, provenance)
+    reader = FolderReader(folder, allow_pickle)
+    for path in _companions(folder):
+        shutil.copyfile(path, scratch / path.name)
+    digest = partial(content_digest, [folder / "config.json", *reader.paths])
+    return ModelFiles(reader, config, scratch, {"source": source}, digest, hf_config)
 
 
-def check_hf_folder(folder: Path) -> LlamaConfig:
-    """Returns the model config of a folder that `read_hf_folder` will accept, from the files' headers alone."""
+def check_hf_folder(folder: Path, allow_pickle: bool = False) -> LlamaConfig:
+    """Returns the model config of a folder that `open_hf_folder` will accept, from the files' headers alone."""
     config = LlamaConfig.from_hf(read_hf_config(folder))
-    reader = SafetensorsReader(folder)
-    require_tensors(reader.shapes, config, reader.where, reader.duplicates)
-    _tokenizer_files(folder)
+    reader = FolderReader(folder, allow_pickle)
+    require_tensors(reader.shapes, config, reader.where, reader.faults)
+    _companions(folder)
     return config
 
 
@@ -112,54 +112,65 @@ def read_hf_config(folder: Path) -> dict[str, Any]:
     return data
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Returns the safetensors files of a folder, those that the index names where there is one."""
-    index = folder / INDEX_FILE
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ConversionError(f"{index}: not an index of safetensors ({error!r}); fetch the model again") from None
-        paths = [folder / name for name in names]
+def _weight_files(
+    folder: Path, allow_pickle: bool
+) -> tuple[Path | None, list[Path], Callable[[Path], dict[str, StoredTensor]]]:
+    """Returns a folder's index, its weight files (those that the index names), and what reads their headers."""
+    for index_name, pattern, read in (
+        (INDEX_FILE, "*.safetensors", read_header),
+        (_PICKLED_INDEX_FILE, "pytorch_model*.bin", read_pickled),
+    ):
+        index, paths = folder / index_name, sorted(folder.glob(pattern))
+        if not index.exists() and not paths:
+            continue
+        if read is read_pickled and not allow_pickle:
+            break
+        if not index.exists():
+            return None, paths, read
+        paths = [folder / name for name in sorted(set(_read_index(index).values()))]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
             raise ConversionError(f"{index}: names {', '.join(missing)}, not in the folder; fetch the missing files")
-        return paths
-    paths = sorted(folder.glob("*.safetensors"))
-    if paths:
-        return paths
+        return index, paths, read
     pickled = sorted(path.name for pattern in ("*.bin", "*.pth", "*.pt") for path in folder.glob(pattern))
     if pickled:
         raise ConversionError(
-            f"{folder}: only pickled weights here ({', '.join(pickled[:3])}), which run any code when loaded; "
-            "use a revision with safetensors or convert them with their own tools"
+            f"{folder}: only pickled weights here ({', '.join(pickled[:3])}), and a pickle can run any program when it "
+            "is loaded; use a revision with safetensors, or set source.allow_pickle: true, by which nothing but "
+            "tensors is unpickled (of pytorch_model*.bin; of Meta's consolidated.*.pth with source.kind: meta)"
         )
     raise ConversionError(f"{folder}: no *.safetensors here; a Hugging Face folder has one or several")
 
 
-def _open(path: Path) -> Any:
+def _read_index(index: Path) -> dict[str, str]:
     try:
-        return safe_open(path, framework="np")
-    except (SafetensorError, OSError) as error:
-        raise ConversionError(f"{path}: damaged or truncated safetensors ({error}); fetch the file again") from None
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(file) for name, file in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(f"{index}: not an index of weights ({error!r}); fetch the model again") from None
 
 
-def _tokenizer_files(folder: Path) -> list[Path]:
+def _index_faults(index: Path, places: dict[str, StoredTensor]) -> list[str]:
+    weight_map = _read_index(index)
+    faults = [
+        f"{name}: in {place.path.name}, but not in the index"
+        for name, place in places.items()
+        if name not in weight_map
+    ]
+    for name, file in weight_map.items():
+        found = places[name].path.name if name in places else "no file"
+        if found != file:
+            faults.append(f"{name}: the index says {file}, found in {found}")
+    return faults
+
+
+def _companions(folder: Path) -> list[Path]:
     paths = [folder / name for name in COMPANION_FILES if (folder / name).is_file()]
     if not {"tokenizer.json", "tokenizer.model"} & {path.name for path in paths}:
         raise ConversionError(f"{folder}: neither tokenizer.json nor tokenizer.model here; add the tokenizer's files")
     return paths
 
 
-def _copy_tokenizer(folder: Path, target: Path) -> None:
-    for path in _tokenizer_files(folder):
-        shutil.copyfile(path, target / path.name)
-
-
-def _content_digest(folder: Path) -> str:
-    """Returns one SHA-256 over config.json and the weight files, by name and content."""
-    try:
-        lines = [f"{path.name}\0{sha256_of_file(path)}\n" for path in (folder / "config.json", *weight_files(folder))]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error}); check the disk") from None
-    return sha256_of_bytes("".join(lines).encode())
+def content_digest(paths: list[Path]) -> str:
+    """Returns one SHA-256 over files, by name and content."""
+    return sha256_of_bytes("".join(f"{path.name}\0{sha256_of_file(path)}\n" for path in paths).encode())

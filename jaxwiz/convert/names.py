@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from jaxwiz.files import UserError
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, axis_sizes
 
 # Buffers that old Llama checkpoints carry though they follow from the config.
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
@@ -67,11 +67,25 @@ class Rule:
         order = [split.index(axis) for axis in self._param_axes()]
         return tensor.reshape([sizes[axis] for axis in split]).transpose(order)
 
-    def to_tensor(self, param: np.ndarray, config: LlamaConfig) -> np.ndarray:
-        """Returns one layer's parameter as Hugging Face keeps it; the inverse of `to_param`."""
-        axes = self._param_axes()
-        order = [axes.index(axis) for group in self._groups() for axis in group]
-        return param.transpose(order).reshape(self.tensor_shape(config))
+    def to_tensor(self, param: np.ndarray) -> np.ndarray:
+        """Returns one layer's parameter, or a part of it, as Hugging Face keeps it: the inverse of `to_param`.
+
+        A view wherever that is possible; axes that were merged are as long as in `param`.
+        """
+        axes, groups = self._param_axes(), self._groups()
+        order = [axes.index(axis) for group in groups for axis in group]
+        sizes = [math.prod(param.shape[axes.index(axis)] for axis in group) for group in groups]
+        return param.transpose(order).reshape(sizes)
+
+    def rows_per_unit(self, config: LlamaConfig) -> int:
+        """Returns how many rows belong together along the axis that rows are cut by: H where rows are heads."""
+        return math.prod(axis_sizes(config)[axis] for axis in self._groups()[0][1:])
+
+    def rows_of_param(self, start: int, stop: int, config: LlamaConfig) -> tuple[slice, ...]:
+        """Returns where rows [start:stop), both multiples of `rows_per_unit`, lie in one layer's parameter."""
+        unit, cut = self.rows_per_unit(config), self._groups()[0][0]
+        rows = slice(start // unit, stop // unit)
+        return tuple(rows if axis == cut else slice(0, axis_sizes(config)[axis]) for axis in self._param_axes())
 
     def _groups(self) -> list[list[str]]:
         return [group.split() for group in self.layout.split("->")[0].split(",")]
@@ -84,37 +98,41 @@ _LAYER, _BLOCK = "model.layers.{layer}.", "blk.{layer}."
 _EMBED = Rule("embed.tokens", "model.embed_tokens.weight", "token_embd.weight", "V, D -> V D")
 _HEAD = Rule("head.kernel", "lm_head.weight", "output.weight", "V, D -> D V")
 
+
+def _projection(param: str, hf: str, gguf: str, layout: str, *, rotary: bool = False) -> tuple[Rule, Rule]:
+    """Returns the rules of a projection's kernel and of its bias, which is laid out as the kernel's rows are."""
+    rows, _ = layout.split("->")[0].split(",")
+    return (
+        Rule(f"{param}.kernel", f"{_LAYER}{hf}.weight", f"{_BLOCK}{gguf}.weight", layout, rotary),
+        Rule(f"{param}.bias", f"{_LAYER}{hf}.bias", f"{_BLOCK}{gguf}.bias", f"{rows} -> {rows}", rotary),
+    )
+
+
 LLAMA_RULES: tuple[Rule, ...] = (
     _EMBED,
     Rule("layers.attn_norm.scale", _LAYER + "input_layernorm.weight", _BLOCK + "attn_norm.weight", "D -> D"),
-    Rule("layers.attn.q", _LAYER + "self_attn.q_proj.weight", _BLOCK + "attn_q.weight", "N H, D -> D N H", rotary=True),
-    Rule("layers.attn.k", _LAYER + "self_attn.k_proj.weight", _BLOCK + "attn_k.weight", "K H, D -> D K H", rotary=True),
-    Rule("layers.attn.v", _LAYER + "self_attn.v_proj.weight", _BLOCK + "attn_v.weight", "K H, D -> D K H"),
-    Rule("layers.attn.o", _LAYER + "self_attn.o_proj.weight", _BLOCK + "attn_output.weight", "D, N H -> N H D"),
+    *_projection("layers.attn.q", "self_attn.q_proj", "attn_q", "N H, D -> D N H", rotary=True),
+    *_projection("layers.attn.k", "self_attn.k_proj", "attn_k", "K H, D -> D K H", rotary=True),
+    *_projection("layers.attn.v", "self_attn.v_proj", "attn_v", "K H, D -> D K H"),
+    *_projection("layers.attn.o", "self_attn.o_proj", "attn_output", "D, N H -> N H D"),
     Rule("layers.mlp_norm.scale", _LAYER + "post_attention_layernorm.weight", _BLOCK + "ffn_norm.weight", "D -> D"),
-    Rule("layers.mlp.gate", _LAYER + "mlp.gate_proj.weight", _BLOCK + "ffn_gate.weight", "F, D -> D F"),
-    Rule("layers.mlp.up", _LAYER + "mlp.up_proj.weight", _BLOCK + "ffn_up.weight", "F, D -> D F"),
-    Rule("layers.mlp.down", _LAYER + "mlp.down_proj.weight", _BLOCK + "ffn_down.weight", "D, F -> F D"),
+    *_projection("layers.mlp.gate", "mlp.gate_proj", "ffn_gate", "F, D -> D F"),
+    *_projection("layers.mlp.up", "mlp.up_proj", "ffn_up", "F, D -> D F"),
+    *_projection("layers.mlp.down", "mlp.down_proj", "ffn_down", "D, F -> F D"),
     Rule("norm.scale", "model.norm.weight", "output_norm.weight", "D -> D"),
     _HEAD,
 )
 
 
 def rules_for(config: LlamaConfig) -> tuple[Rule, ...]:
-    """Returns the rules of the parameters that a model of this config has: no head where embeddings are tied."""
-    return tuple(rule for rule in LLAMA_RULES if rule is not _HEAD or not config.tie_embeddings)
-
-
-def axis_sizes(config: LlamaConfig) -> dict[str, int]:
-    """Returns the size of each axis letter that layouts use."""
-    return {
-        "V": config.vocab_size,
-        "D": config.hidden_size,
-        "N": config.num_heads,
-        "K": config.num_kv_heads,
-        "H": config.head_dim,
-        "F": config.intermediate_size,
-    }
+    """Returns the rules of the parameters that a model of this config has: those of a head and of biases if it does."""
+    biased = {"attn": config.attention_bias, "mlp": config.mlp_bias}
+    return tuple(
+        rule
+        for rule in LLAMA_RULES
+        if not (rule is _HEAD and config.tie_embeddings)
+        and not (rule.param.endswith(".bias") and not biased[rule.param.split(".")[1]])
+    )
 
 
 def tensor_names(rule: Rule, config: LlamaConfig, spelling: str = "hf") -> list[str]:
@@ -129,7 +147,7 @@ def tied_copies(names: Iterable[str], config: LlamaConfig) -> list[tuple[str, st
 
 
 def require_tensors(
-    shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig, where: str, duplicates: Iterable[str] = ()
+    shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig, where: str, faults: Iterable[str] = ()
 ) -> None:
     """Checks that the tensors of a model are all there, no others, each once and in its shape.
 
@@ -137,16 +155,16 @@ def require_tensors(
       shapes: Hugging Face name -> shape of every tensor found; a name without a counterpart stands as it is.
       config: the model's shape.
       where: file or folder, for the message.
-      duplicates: names that were found more than once.
+      faults: what else is wrong with single tensors, as lines for the message.
 
     Raises:
       ConversionError: with every fault.
     """
-    faults = [*_faults(shapes, config), *(f"{name}: found more than once" for name in sorted(duplicates))]
-    if faults:
+    found = [*_faults(shapes, config), *faults]
+    if found:
         raise ConversionError(
-            f"{where}: {len(faults)} tensor(s) do not fit the model's config; get the files that belong together\n  "
-            + "\n  ".join(faults)
+            f"{where}: {len(found)} tensor(s) do not fit the model's config; get the files that belong together\n  "
+            + "\n  ".join(found)
         )
 
 

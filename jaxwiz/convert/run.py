@@ -6,28 +6,42 @@ Results below `config.out`: model/ (a checkpoint, or a Hugging Face folder for `
 whole or absent, so an interrupted run simply converts again; downloads are kept by their caches.
 """
 
-import tempfile
+import dataclasses
+import functools
+import math
+import shutil
+import time
+from collections import Counter
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from jaxwiz.checkpoint import weights
+from jaxwiz.checkpoint.weights import load_model_config, read_header, tokenizer_folder
 from jaxwiz.config import Finding
+from jaxwiz.convert.adapters import check_adapters, merge_adapters
+from jaxwiz.convert.checkpoint_out import write_checkpoint
 from jaxwiz.convert.config import (
     CheckpointSource,
     ConvertConfig,
     GgufSource,
     HfSource,
     HubSource,
+    MetaSource,
+    PeftSource,
     RandomSource,
     WheelSource,
 )
 from jaxwiz.convert.fetch import cached_wheel_member, fetch_hub_folder, fetch_wheel_member
+from jaxwiz.convert.flow import plan_flow
 from jaxwiz.convert.gguf_in import check_gguf, read_gguf
-from jaxwiz.convert.hf_in import check_hf_folder, read_hf_folder
+from jaxwiz.convert.hf_in import check_hf_folder, open_hf_folder
 from jaxwiz.convert.hf_out import write_hf_folder
-from jaxwiz.convert.names import ConversionError
-from jaxwiz.convert.tensors import ModelFiles, leaf_dtypes
+from jaxwiz.convert.memory import peak_bytes
+from jaxwiz.convert.meta_in import MetaReader, open_meta_folder
+from jaxwiz.convert.names import ConversionError, require_tensors, rules_for, tensor_names
+from jaxwiz.convert.tensors import CheckpointReader, ModelFiles, ParamsReader, require_equal_copies
+from jaxwiz.convert.vocabulary import resize_vocabulary, unpadded
 from jaxwiz.files import UserError, free_bytes, sha256_of_file, write_text
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import count_params, init_params
@@ -38,20 +52,30 @@ def run(config: ConvertConfig) -> Path:
     """Converts a model into `config.out`/model and returns `config.out`.
 
     Raises:
-      ConversionError: the source cannot be had or read; nothing half-written is left.
+      ConversionError: the source cannot be had or read, the disk cannot be written, or the memory that is allowed does
+        not suffice; nothing half-written is left.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="jaxwiz-convert-") as scratch:
-        tokenizer_files = Path(scratch) / "tokenizer"
-        tokenizer_files.mkdir()
-        model = _read(config, tokenizer_files)
+    scratch = config.out / ".tokenizer"
+    began = time.monotonic()
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
+        scratch.mkdir(parents=True)
+        model = _read(config, scratch)
+        require_tensors(model.tensors.shapes, model.config, model.tensors.where, model.tensors.faults)
+        require_equal_copies(model.tensors, model.config)
+        model = _prepared(config, model, scratch / "resized")
         _require_fitting_tokenizer(model)
-        target = config.out / "model"
-        if config.target == "hf":
-            write_hf_folder(target, model, config.dtype)
-        else:
-            weights.save_weights(target, model.params, model.config, model.tokenizer, model.provenance)
-    write_text(config.out / "summary.txt", _summary(config, model))
+        _require_disk(config, model)
+        dtypes = _write(config, model)
+        seconds = time.monotonic() - began
+        write_text(config.out / "summary.txt", _summary(config, model, dtypes, seconds))
+    except OSError as error:
+        raise ConversionError(
+            f"out = '{config.out}': {error.strerror or error} ({error.filename or 'while writing'}); "
+            f"{free_bytes(config.out) / 1e9:.1f} GB are free there; make room, or choose another folder"
+        ) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return config.out
 
 
@@ -68,10 +92,19 @@ def check(config: ConvertConfig) -> list[Finding]:
         enough = free > needed_bytes
         message = f"out = '{config.out}': up to {needed_bytes / 1e9:.1f} GB to write, {free / 1e9:.1f} GB free"
         findings.append(Finding("ok", message) if enough else Finding("error", message + "; choose another disk"))
+        try:
+            random = isinstance(config.source, RandomSource)
+            flow = plan_flow(model_config, config.max_host_gib, True, _random_bytes(model_config) if random else 0)
+            findings.append(
+                Finding("ok", f"max_host_gib = {config.max_host_gib:g}: enough for {flow.threads} thread(s)")
+            )
+        except UserError as error:
+            findings.append(Finding("error", str(error)))
     return findings
 
 
 def _read(config: ConvertConfig, scratch: Path) -> ModelFiles:
+    """Returns the source's model; its weights are read later, save for a random one."""
     source = config.source
     match source:
         case WheelSource():
@@ -82,31 +115,72 @@ def _read(config: ConvertConfig, scratch: Path) -> ModelFiles:
             return read_gguf(source.path, scratch, f"{source.path.name} (GGUF file)")
         case HubSource():
             folder = fetch_hub_folder(source)
-            return read_hf_folder(folder, scratch, f"{source.repo_id} at {folder.name} (Hugging Face hub)")
+            name = f"{source.repo_id} at {folder.name} (Hugging Face hub)"
+            return open_hf_folder(folder, scratch, name, source.allow_pickle)
         case HfSource():
-            return read_hf_folder(source.path, scratch, f"{source.path.name} (Hugging Face folder)")
+            name = f"{source.path.name} (Hugging Face folder)"
+            return open_hf_folder(source.path, scratch, name, source.allow_pickle)
+        case MetaSource():
+            return open_meta_folder(source, scratch)
         case CheckpointSource():
-            return _read_checkpoint(source.path)
+            return _open_checkpoint(source.path)
+        case PeftSource():
+            return merge_adapters(_open_base(source.base, scratch), source.path)
         case RandomSource():
+            plan_flow(source.model, config.max_host_gib, True, _random_bytes(source.model))
             return _random_model(source, scratch)
 
 
-def _read_checkpoint(folder: Path) -> ModelFiles:
+def _prepared(config: ConvertConfig, model: ModelFiles, scratch: Path) -> ModelFiles:
+    """Returns the model with the vocabulary and the template that are asked for, and a hash that is computed once."""
+    model = dataclasses.replace(model, digest=functools.cache(model.digest))
+    if config.vocabulary is not None:
+        model = resize_vocabulary(model, config.vocabulary, scratch)
+    if config.target == "hf":
+        model = unpadded(model)
+    return model if config.template is None else dataclasses.replace(model, template=config.template)
+
+
+def _write(config: ConvertConfig, model: ModelFiles) -> dict[str, np.dtype]:
+    """Writes out/model and returns the dtype of each tensor there."""
+    flow = plan_flow(model.config, config.max_host_gib, config.allow_nonfinite)
+    target = config.out / "model"
+    if config.target == "hf":
+        return write_hf_folder(target, model, config.dtype, int(config.shard_gib * 2**30), flow)
+    return write_checkpoint(target, model, flow)
+
+
+def _open_checkpoint(folder: Path) -> ModelFiles:
+    header = read_header(folder)
     return ModelFiles(
-        # float32 holds every float16 and bfloat16 exactly, so the source's dtype comes back without a loss.
-        params=weights.load_weights(folder),
-        config=weights.load_model_config(folder),
-        tokenizer=weights.tokenizer_folder(folder),
-        provenance=weights.provenance(folder),
+        tensors=CheckpointReader(folder, header),
+        config=header.config,
+        tokenizer=tokenizer_folder(folder),
+        provenance=header.provenance,
+        digest=lambda: header.provenance.get("sha256"),
+        hf_config=header.hf_config,
+        template=header.template,
+        unpadded_vocab_size=header.unpadded_vocab_size,
     )
+
+
+def _open_base(folder: Path, scratch: Path) -> ModelFiles:
+    """Returns the model in a folder of either kind."""
+    if (folder / "config.json").is_file():
+        return open_hf_folder(folder, scratch, f"{folder.name} (Hugging Face folder)", allow_pickle=False)
+    return _open_checkpoint(folder)
 
 
 def _random_model(source: RandomSource, scratch: Path) -> ModelFiles:
     params = init_params(source.model, jax.random.key(source.seed))
     load_tokenizer(source.tokenizer).save(scratch)
     name = f"random initial values, seed {source.seed}"
-    provenance = {"source": name, "sha256": None, "dtypes": leaf_dtypes(params, source.model)}
-    return ModelFiles(params, source.model, scratch, provenance)
+    return ModelFiles(ParamsReader(params, source.model), source.model, scratch, {"source": name})
+
+
+def _random_bytes(config: LlamaConfig) -> int:
+    """Returns what a freshly initialised model takes: float32, and as much again while its largest part is made."""
+    return 2 * 4 * count_params(config)
 
 
 def _require_hash(source: GgufSource) -> None:
@@ -140,9 +214,15 @@ def _inspect(config: ConvertConfig) -> tuple[str, LlamaConfig | None]:
         case HubSource():
             return f"source: {source.repo_id} at {source.revision} will be fetched from the Hugging Face hub", None
         case HfSource():
-            model_config = check_hf_folder(source.path)
+            model_config = check_hf_folder(source.path, source.allow_pickle)
+        case MetaSource():
+            model_config = MetaReader(source).config
         case CheckpointSource():
-            model_config = weights.load_model_config(source.path)
+            model_config = load_model_config(source.path)
+        case PeftSource():
+            hf = (source.base / "config.json").is_file()
+            model_config = check_hf_folder(source.base, False) if hf else load_model_config(source.base)
+            check_adapters(source.path, model_config)
         case RandomSource():
             model_config = source.model
     return f"source: {_describe(model_config)}", model_config
@@ -157,14 +237,42 @@ def _describe(config: LlamaConfig) -> str:
     )
 
 
-def _summary(config: ConvertConfig, model: ModelFiles) -> str:
-    origin = model.provenance
-    dtypes = sorted(set(origin.get("dtypes", {}).values())) or ["float32"]
-    written = dtypes if config.dtype == "source" else [config.dtype]
+def _require_disk(config: ConvertConfig, model: ModelFiles) -> None:
+    """Checks that the result fits on the disk, beside what stands there until it is complete."""
+    sizes = {name: math.prod(shape) for name, shape in model.tensors.shapes.items() if name in model.tensors.dtypes}
+    width = {"source": 0, "float32": 4}.get(config.dtype, 2)
+    needed = sum(size * (width or model.tensors.dtypes[name].itemsize) for name, size in sizes.items())
+    if needed > free_bytes(config.out):
+        raise ConversionError(
+            f"out = '{config.out}': {needed / 1e9:.1f} GB to write, {free_bytes(config.out) / 1e9:.1f} GB free; make "
+            "room, or choose another disk"
+        )
+
+
+def _summary(config: ConvertConfig, model: ModelFiles, dtypes: dict[str, np.dtype], seconds: float) -> str:
+    bytes_by_dtype: Counter[str] = Counter()
+    for name, dtype in dtypes.items():
+        bytes_by_dtype[dtype.name] += math.prod(model.tensors.shapes[name]) * dtype.itemsize
+    total = sum(bytes_by_dtype.values())
+    kinds = ", ".join(f"{size / 1e9:.3g} GB {name}" for name, size in bytes_by_dtype.most_common())
     lines = [
-        f"source      {origin.get('source', 'unknown')}",
-        f"sha256      {origin.get('sha256') or 'none'}",
+        f"source      {model.provenance.get('source', 'unknown')}",
+        f"sha256      {model.digest() or 'none'}",
         f"model       {_describe(model.config)}",
-        f"written     {'Hugging Face folder' if config.target == 'hf' else 'checkpoint'}, {', '.join(written)}",
+        f"written     {'Hugging Face folder' if config.target == 'hf' else 'checkpoint'}, {kinds}",
+        f"template    {model.template or 'unknown'}",
+        f"speed       {seconds:.1f} s, {total / 1e9 / seconds:.2f} GB/s",
+        f"memory      {peak_bytes() / 2**30:.2f} GiB at most, {config.max_host_gib:g} allowed",
+        "",
+        *_dtype_table(model.config, dtypes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _dtype_table(config: LlamaConfig, dtypes: dict[str, np.dtype]) -> list[str]:
+    """Returns a line for each parameter with its shape and dtypes."""
+    lines = []
+    for rule in rules_for(config):
+        kinds = sorted({dtypes[name].name for name in tensor_names(rule, config)})
+        lines.append(f"{rule.param:28}{list(rule.param_shape(config))!s:24}{', '.join(kinds)}")
+    return lines

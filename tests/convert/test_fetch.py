@@ -116,3 +116,22 @@ def test_hub_repository_converts_like_a_folder(
     assert [finding.level for finding in check(config)] == ["ok"]
     run(config)
     assert "owner/name at 0123abcd (Hugging Face hub)" in (tmp_path / "out" / "summary.txt").read_text()
+
+
+def test_pickled_weights_of_a_repository_are_fetched_only_where_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(repo_id: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append(any(pattern.endswith(".bin") for pattern in allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    fetch.fetch_hub_folder(HubSource(repo_id="owner/name"))
+    assert asked == [False]
+    fetch.fetch_hub_folder(HubSource(repo_id="owner/name", allow_pickle=True))
+    assert asked == [False, False, True]
+    (tmp_path / "model.safetensors").touch()
+    fetch.fetch_hub_folder(HubSource(repo_id="owner/name", allow_pickle=True))
+    assert asked == [False, False, True, False]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +11,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxwiz.convert.gguf_in import check_gguf, read_gguf, split_rotary_halves
+from jaxwiz.convert.gguf_in import GgufReader, check_gguf, read_gguf, split_rotary_halves
 from jaxwiz.convert.names import ConversionError, rules_for, tensor_names
-from jaxwiz.convert.tensors import ModelFiles, get_leaf, tensor_of
+from jaxwiz.convert.tensors import ModelFiles, ParamsReader, get_leaf, tensor_of
+from jaxwiz.files import sha256_of_file
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.params import abstract_params, init_params
+from jaxwiz.model.rope_config import LinearScaling, Llama3Scaling, YarnScaling
 from jaxwiz.text.tokenizer import load_tokenizer
 
 WriteGguf = Callable[..., Path]
 
 
 def _as_llama_cpp(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Interleaves the two rotary halves of each head, row by row."""
+    """Interleaves the two rotary halves of each head, row by row; of a weight or a bias."""
     head_dim = weight.shape[0] // heads
     result = np.empty_like(weight)
     for head in range(heads):
@@ -32,10 +36,15 @@ def _as_llama_cpp(weight: np.ndarray, heads: int) -> np.ndarray:
 
 @pytest.fixture
 def write_gguf(tmp_path: Path, tiny_model: ModelFiles) -> WriteGguf:
-    """Writes the tiny model as a GGUF whose metadata the arguments change; None leaves a key out."""
+    """Writes a tiny model as a GGUF whose metadata the arguments change; None leaves a key out."""
 
-    def write(tied: bool = False, architecture: str = "llama", **changes: object) -> Path:
-        config = tiny_model.config
+    def write(
+        model: ModelFiles = tiny_model,
+        architecture: str = "llama",
+        rope_factors: np.ndarray | None = None,
+        **changes: object,
+    ) -> Path:
+        config = model.config
         spec = json.loads((tiny_model.tokenizer / "tokenizer.json").read_text())
         vocabulary = sorted(spec["model"]["vocab"], key=spec["model"]["vocab"].get)
         vocabulary += [f"<unused-{i}>" for i in range(config.vocab_size - len(vocabulary))]
@@ -70,15 +79,15 @@ def write_gguf(tmp_path: Path, tiny_model: ModelFiles) -> WriteGguf:
                 writer.add_float32(key, value)
             elif value is not None:
                 writer.add_uint32(key, int(str(value)))
-        for rule in rules_for(dataclasses.replace(config, tie_embeddings=tied)):
-            leaf = get_leaf(tiny_model.params, rule.param)
+        for rule in rules_for(config):
+            leaf = get_leaf(model.params, rule.param)
             for layer, name in enumerate(tensor_names(rule, config, "gguf")):
-                tensor = tensor_of(rule, leaf, layer, config, np.dtype(np.float32))
-                if rule.param in ("layers.attn.q", "layers.attn.k"):
-                    tensor = _as_llama_cpp(
-                        tensor, config.num_heads if rule.param.endswith("q") else config.num_kv_heads
-                    )
-                writer.add_tensor(name, tensor)
+                tensor = tensor_of(rule, leaf, layer)
+                if rule.rotary:
+                    tensor = _as_llama_cpp(tensor, config.num_heads if ".q." in rule.param else config.num_kv_heads)
+                writer.add_tensor(name, np.ascontiguousarray(tensor))
+        if rope_factors is not None:
+            writer.add_tensor("rope_freqs.weight", rope_factors.astype(np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -93,24 +102,96 @@ def test_rotary_halves_of_one_head_of_four() -> None:
     np.testing.assert_array_equal(split_rotary_halves(interleaved, head_dim=4), [[0.0], [1.0], [2.0], [3.0]])
 
 
-@pytest.mark.parametrize("tied", [False, True])
+VARIANTS: dict[str, dict[str, object]] = {
+    "untied": {},
+    "tied": {"tie_embeddings": True},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_model_is_read_back_exactly(
-    write_gguf: WriteGguf, tiny_model: ModelFiles, tiny_config: LlamaConfig, tmp_path: Path, tied: bool
+    write_gguf: WriteGguf, tiny_model: ModelFiles, tiny_config: LlamaConfig, tmp_path: Path, variant: str
 ) -> None:
     scratch = tmp_path / "tokenizer"
     scratch.mkdir()
-    path = write_gguf(tied=tied)
+    config = dataclasses.replace(tiny_config, **VARIANTS[variant])  # type: ignore[arg-type]
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), abstract_params(config))
+    path = write_gguf(dataclasses.replace(tiny_model, tensors=ParamsReader(params, config), config=config))
     found = read_gguf(path, scratch, "test")
-    assert found.config == dataclasses.replace(tiny_config, tie_embeddings=tied)
-    assert check_gguf(path) == found.config
-    expected = {key: value for key, value in tiny_model.params.items() if key != "head" or not tied}
-    jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+    assert found.config == check_gguf(path) == config
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert found.digest() == sha256_of_file(path)
     ours, original = load_tokenizer(scratch), load_tokenizer(tiny_model.tokenizer)
     text = "def add(first, second):\n\treturn 12 + first  # naïve 漢字 🙂"
     assert ours.encode(text) == original.encode(text)
     assert ours.decode(ours.encode(text)) == text
     assert (ours.bos_id, ours.eos_id, ours.pad_id) == (1, 2, 0)
     assert ours.special_id("<|im_start|>") == 1
+
+
+def test_rows_are_read_in_parts(write_gguf: WriteGguf, tiny_config: LlamaConfig) -> None:
+    reader = GgufReader(write_gguf())
+    name = "model.layers.1.self_attn.q_proj.weight"  # 6 heads of 4 rows
+    parts = [reader.read_rows(name, start, start + 8) for start in (0, 8, 16)]
+    np.testing.assert_array_equal(np.concatenate(parts), reader.read_rows(name, 0, 24))
+    norm = "model.norm.weight"
+    parts = [reader.read_rows(norm, start, start + 10) for start in (0, 10)]
+    np.testing.assert_array_equal(np.concatenate(parts), reader.read_rows(norm, 0, tiny_config.hidden_size))
+
+
+BETA = "llama.rope.scaling.yarn_beta_fast"
+LINEAR = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+YARN = {
+    "llama.rope.scaling.type": "yarn",
+    "llama.rope.scaling.factor": 1.7,
+    "llama.rope.scaling.original_context_length": 512,
+}
+
+
+def llama_3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
+    """Returns by what Llama 3 divides each frequency, as llama.cpp's converter works it out, one after another."""
+    factors = []
+    for i in range(head_dim // 2):
+        wavelength = 2 * math.pi * theta ** (2 * i / head_dim)
+        if wavelength < 8192 / 4:
+            factors.append(1.0)
+        elif wavelength > 8192:
+            factors.append(factor)
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (LINEAR, LinearScaling(factor=4.0)),
+        (YARN, YarnScaling(factor=1.7, original_positions=512)),
+        (YARN | {BETA: 20.0}, YarnScaling(factor=1.7, original_positions=512, beta_fast=20.0)),
+    ],
+    ids=["linear", "yarn", "yarn with beta"],
+)
+def test_rope_scaling_in_the_metadata(write_gguf: WriteGguf, changes: dict[str, object], expected: object) -> None:
+    path = write_gguf(**{key.replace(".", "__"): value for key, value in changes.items()})
+    assert check_gguf(path).rope_scaling == expected
+
+
+def test_llama_3s_rope_scaling_is_found_in_its_factors(write_gguf: WriteGguf, tiny_model: ModelFiles) -> None:
+    factors = llama_3_factors(500_000.0, 64, 32.0)
+    assert np.sum((factors > 1) & (factors < 32)) > 1 and factors[0] == 1 and factors[-1] == 32  # all three parts
+    config = dataclasses.replace(tiny_model.config, head_dim=64, rope_theta=500_000.0)
+    params = init_params(config, jax.random.key(0))
+    model = dataclasses.replace(tiny_model, tensors=ParamsReader(jax.device_get(params), config), config=config)
+    expected = Llama3Scaling(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=8192)
+    assert check_gguf(write_gguf(model, rope_factors=factors)).rope_scaling == expected
+    assert check_gguf(write_gguf(model, rope_factors=np.ones(32))).rope_scaling is None
+    with pytest.raises(ConversionError, match=r"rope_freqs\.weight: its frequency factors are not those of Llama 3"):
+        check_gguf(write_gguf(model, rope_factors=np.linspace(1, 32, 32)))
+    with pytest.raises(ConversionError, match="must not be there together"):
+        check_gguf(write_gguf(model, rope_factors=factors, llama__rope__scaling__type="linear"))
 
 
 def test_smollm_rule_splits_digits(write_gguf: WriteGguf, tmp_path: Path) -> None:
@@ -124,10 +205,16 @@ def test_smollm_rule_splits_digits(write_gguf: WriteGguf, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tokenizer__ggml__pre": "unheard-of"}, "tokenizer.ggml.pre = 'unheard-of': known are smollm"),
-        ({"tokenizer__ggml__model": "llama"}, "tokenizer.ggml.model = 'llama': only 'gpt2'"),
+        ({"tokenizer__ggml__pre": "unheard-of"}, "tokenizer.ggml.pre = 'unheard-of': known are gpt-2, smollm"),
+        ({"tokenizer__ggml__model": "llama"}, "tokenizer.ggml.scores has 0 entries for 400 tokens"),
+        ({"tokenizer__ggml__model": "t5"}, "tokenizer.ggml.model = 't5': must be 'gpt2'"),
         ({"tokenizer__ggml__eos_token_id": None}, "eos_token_id is missing"),
-        ({"llama__rope__scaling__type": "yarn"}, "llama.rope.scaling.type = 'yarn': not supported"),
+        ({"llama__rope__scaling__type": "longrope"}, "llama.rope.scaling.type = 'longrope': not supported"),
+        ({"llama__rope__scaling__type": "yarn"}, "llama.rope.scaling.factor: missing"),
+        ({"llama__rope__scaling__attn_factor": 2.0}, "llama.rope.scaling.attn_factor = 2.0: not supported"),
+        ({"llama__expert_count": 8}, "llama.expert_count = 8: not supported"),
+        ({"llama__attention__head_count": 0}, "llama.attention.head_count = 0: must be one number above 0"),
+        ({"llama__block_count": 10**9}, "llama.block_count = 1000000000: the file holds only"),
         ({"llama__rope__dimension_count": 2}, "must be the head size 4"),
         ({"llama__block_count": 2}, "blk.2.attn_q.weight: unknown"),
         ({"llama__block_count": 4}, "model.layers.3.mlp.up_proj.weight: missing"),

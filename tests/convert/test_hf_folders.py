@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from jaxwiz.checkpoint.weights import CheckpointError, load_weights
 from jaxwiz.config import parse_config
 from jaxwiz.convert.config import ConvertConfig
-from jaxwiz.convert.hf_in import read_hf_folder
+from jaxwiz.convert.hf_in import open_hf_folder
 from jaxwiz.convert.hf_out import write_hf_folder
 from jaxwiz.convert.names import ConversionError
 from jaxwiz.convert.run import check, run
-from jaxwiz.convert.tensors import ModelFiles
+from jaxwiz.convert.tensors import ModelFiles, ParamsReader
 from jaxwiz.files import hash_tree
 from jaxwiz.model.config import LlamaConfig
 
@@ -41,7 +43,7 @@ def hf_folder(tmp_path: Path, tiny_model: ModelFiles) -> Path:
 @pytest.mark.parametrize("sharded", [False, True])
 def test_round_trip_is_exact(tmp_path: Path, tiny_model: ModelFiles, dtype: str, sharded: bool) -> None:
     first = tmp_path / "hf"
-    write_hf_folder(first, tiny_model, dtype, max_shard_bytes=8_000 if sharded else 10**9)
+    write_hf_folder(first, tiny_model, dtype, shard_bytes=8_000 if sharded else 10**9)
     assert (len(list(first.glob("*.safetensors"))) > 1) == sharded == (first / "model.safetensors.index.json").exists()
     checkpoint = _convert(tmp_path / "to-checkpoint", source={"kind": "hf", "path": str(first)})
     second = _convert(tmp_path / "to-hf", source={"kind": "checkpoint", "path": str(checkpoint)}, target="hf")
@@ -70,6 +72,115 @@ def test_unknown_keys_of_config_json_survive(tmp_path: Path, hf_folder: Path) ->
     assert json.loads((exported / "config.json").read_text()) == original
 
 
+def test_layers_that_differ_in_dtype_come_back_so(tmp_path: Path, hf_folder: Path) -> None:
+    path = hf_folder / "model.safetensors"
+    dtypes = {"model.layers.1.mlp.up_proj.weight": jnp.bfloat16, "model.layers.0.input_layernorm.weight": np.float16}
+    dtypes |= {"model.layers.2.input_layernorm.weight": jnp.bfloat16, "lm_head.weight": jnp.bfloat16}
+    before = {name: tensor.astype(dtypes.get(name, tensor.dtype)) for name, tensor in load_file(path).items()}
+    save_file(before, path)
+    config = json.loads((hf_folder / "config.json").read_text()) | {"torch_dtype": "bfloat16"}
+    (hf_folder / "config.json").write_text(json.dumps(config))
+    checkpoint = _convert(tmp_path / "to-checkpoint", source={"kind": "hf", "path": str(hf_folder)})
+    exported = _convert(tmp_path / "to-hf", source={"kind": "checkpoint", "path": str(checkpoint)}, target="hf")
+    after = load_file(exported / "model.safetensors")
+    assert {name: (t.dtype, t.tobytes()) for name, t in after.items()} == {
+        name: (t.dtype, t.tobytes()) for name, t in before.items()
+    }
+    assert json.loads((exported / "config.json").read_text()) == config
+    stored = load_weights(checkpoint, dtype=None)
+    assert stored["head"]["kernel"].dtype == jnp.bfloat16  # a leaf of one dtype is stored in it
+    assert stored["layers"]["attn_norm"]["scale"].dtype == np.float32
+
+
+def test_files_of_the_tokenizer_travel_unchanged(tmp_path: Path, hf_folder: Path) -> None:
+    for name in ("chat_template.jinja", "special_tokens_map.json", "added_tokens.json", "generation_config.json"):
+        (hf_folder / name).write_text('{"x":   [1]}\n')
+    (hf_folder / "merges.txt").write_bytes(b"a b\r\n")
+    (hf_folder / "modeling_other.py").write_text("raise SystemExit")
+    checkpoint = _convert(tmp_path / "to-checkpoint", source={"kind": "hf", "path": str(hf_folder)})
+    exported = _convert(tmp_path / "to-hf", source={"kind": "checkpoint", "path": str(checkpoint)}, target="hf")
+    before, after = hash_tree(hf_folder), hash_tree(exported)
+    assert before.pop("modeling_other.py")  # code stays behind
+    assert after == before
+
+
+def test_the_result_is_the_same_whatever_the_memory_allows(tmp_path: Path, hf_folder: Path) -> None:
+    results = [
+        hash_tree(_convert(tmp_path / str(limit), source={"kind": "hf", "path": str(hf_folder)}, max_host_gib=limit))
+        for limit in (2, 64)
+    ]
+    assert results[0] == results[1]
+    with pytest.raises(ConversionError, match=r"max_host_gib = 0\.01: too little"):
+        run(parse_config(_body(tmp_path / "none", hf_folder, max_host_gib=0.01), ConvertConfig, "test"))
+    assert not (tmp_path / "none" / "model").exists()
+
+
+def test_every_fault_of_sharded_files_is_named_at_once(tmp_path: Path, tiny_model: ModelFiles) -> None:
+    folder = tmp_path / "hf"
+    write_hf_folder(folder, tiny_model, shard_bytes=40_000)
+    index = folder / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    first, second, *_ = sorted(set(weight_map.values()))
+    held = [name for name, file in weight_map.items() if file == second]
+    integer, unlisted = held[0], held[1]
+    assert weight_map["model.embed_tokens.weight"] == first
+    weight_map["model.embed_tokens.weight"] = second
+    del weight_map[unlisted]
+    weight_map["model.layers.9.mlp.up_proj.weight"] = first
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    tensors = load_file(folder / second)
+    tensors[integer] = tensors[integer].astype(np.int8)
+    tensors["lm_head.weight"] = np.ones((400, 20), np.float32)
+    del tensors[held[2]]
+    save_file(tensors, folder / second)
+    with pytest.raises(ConversionError) as raised:
+        run(parse_config(_body(tmp_path / "out", folder), ConvertConfig, "test"))
+    last = weight_map["lm_head.weight"]
+    assert sorted(line.strip().split(", expected")[0] for line in str(raised.value).splitlines()[1:]) == sorted(
+        [
+            f"{held[2]}: missing",
+            f"{held[2]}: the index says {second}, found in no file",
+            f"model.embed_tokens.weight: the index says {second}, found in {first}",
+            f"lm_head.weight: found more than once, in {second} and {last}",
+            f"{unlisted}: in {second}, but not in the index",
+            f"{integer}: is I8, weights must be F32, F16 or BF16; dequantise quantised ones first",
+            f"model.layers.9.mlp.up_proj.weight: the index says {first}, found in no file",
+        ]
+    )
+
+
+def test_a_checkpoint_that_lost_a_file_is_one_clear_error(tmp_path: Path, hf_folder: Path) -> None:
+    checkpoint = _convert(tmp_path / "to-checkpoint", source={"kind": "hf", "path": str(hf_folder)})
+    body = {"out": str(tmp_path / "to-hf"), "source": {"kind": "checkpoint", "path": str(checkpoint)}, "target": "hf"}
+    config = parse_config(body, ConvertConfig, "test")
+    (checkpoint / "params" / "layers.mlp.up.kernel" / "1.0.0").unlink()
+    with pytest.raises(ConversionError, match=r"layers\.mlp\.up\.kernel cannot be read"):
+        run(config)
+    with pytest.raises(CheckpointError, match=r"lost or cut short: layers\.mlp\.up\.kernel/1\.0\.0"):
+        load_weights(checkpoint)
+    shutil.rmtree(checkpoint / "params" / "layers.mlp.up.kernel")
+    with pytest.raises(ConversionError, match=r"params/ is not what model\.json describes"):
+        run(config)
+    assert not list((tmp_path / "to-hf").iterdir())
+
+
+def test_summary_tells_what_it_took(tmp_path: Path, hf_folder: Path) -> None:
+    out = _convert(tmp_path / "out", source={"kind": "hf", "path": str(hf_folder)}).parent
+    summary = (out / "summary.txt").read_text()
+    for pattern in (
+        r"written +checkpoint, 0\.\d+ GB float32",
+        r"speed +[\d.]+ s, [\d.]+ GB/s",
+        r"memory +\d\.\d\d GiB at most, 4 allowed",
+        r"layers\.mlp\.up\S* +\[3, 20, 28\] +float32",
+        r"template +unknown",
+    ):
+        assert re.search(pattern, summary), summary
+
+
+def _body(out: Path, folder: Path, **body: Any) -> dict[str, Any]:
+    return {"out": str(out), "source": {"kind": "hf", "path": str(folder)}, **body}
+
+
 def test_export_in_another_dtype_rounds(tmp_path: Path, tiny_model: ModelFiles) -> None:
     write_hf_folder(tmp_path / "hf", tiny_model, "bfloat16")
     exported = load_file(tmp_path / "hf" / "model.safetensors")["model.embed_tokens.weight"]
@@ -79,9 +190,11 @@ def test_export_in_another_dtype_rounds(tmp_path: Path, tiny_model: ModelFiles) 
 
 def test_float16_overflow_is_refused(tmp_path: Path, tiny_model: ModelFiles) -> None:
     params = jax.tree.map(np.array, tiny_model.params)
-    params["layers"]["mlp"]["up"][1, 2, 3] = 1e6
-    with pytest.raises(ConversionError, match=r"layers\.mlp\.up: values beyond 65,504"):
-        write_hf_folder(tmp_path / "hf", dataclasses.replace(tiny_model, params=params), "float16")
+    params["layers"]["mlp"]["up"]["kernel"][1, 2, 3] = 1e6
+    with pytest.raises(ConversionError, match=r"model.layers.1.mlp.up_proj.weight: values beyond 65,504"):
+        write_hf_folder(
+            tmp_path / "hf", dataclasses.replace(tiny_model, tensors=ParamsReader(params, tiny_model.config)), "float16"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -141,7 +254,7 @@ def _tie_config(folder: Path) -> None:
         (_duplicate, "model.norm.weight: found more than once"),
         (_tie_config, "lm_head.weight differs from model.embed_tokens.weight"),
         (lambda folder: _replace_weights(folder, model__norm__weight=None), "model.norm.weight: missing"),
-        (lambda folder: _replace_weights(folder, model__norm__weight=np.ones(20, np.int8)), "model.norm.weight is I8"),
+        (lambda folder: _replace_weights(folder, model__norm__weight=np.ones(20, np.int8)), "model.norm.weight: is I8"),
         (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not valid JSON"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "neither tokenizer.json nor tokenizer.model"),
@@ -164,7 +277,7 @@ def test_equal_copy_of_tied_head_is_accepted(hf_folder: Path, tmp_path: Path) ->
     embedding = load_file(hf_folder / "model.safetensors")["model.embed_tokens.weight"]
     _replace_weights(hf_folder, lm_head__weight=embedding)
     (tmp_path / "scratch").mkdir()
-    model = read_hf_folder(hf_folder, tmp_path / "scratch", "test")
+    model = open_hf_folder(hf_folder, tmp_path / "scratch", "test")
     assert "head" not in model.params
 
 

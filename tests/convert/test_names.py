@@ -26,7 +26,7 @@ def _rule(param: str) -> object:
 def test_query_rows_are_heads_then_head_size(tiny_config: LlamaConfig) -> None:
     N, H, D = tiny_config.num_heads, tiny_config.head_dim, tiny_config.hidden_size
     tensor = np.arange(N * H * D).reshape(N * H, D)
-    param = _rule("layers.attn.q").to_param(tensor, tiny_config)
+    param = _rule("layers.attn.q.kernel").to_param(tensor, tiny_config)
     assert param.shape == (D, N, H)
     assert param[7, 5, 2] == tensor[5 * H + 2, 7]
 
@@ -34,7 +34,7 @@ def test_query_rows_are_heads_then_head_size(tiny_config: LlamaConfig) -> None:
 def test_output_columns_are_heads_then_head_size(tiny_config: LlamaConfig) -> None:
     N, H, D = tiny_config.num_heads, tiny_config.head_dim, tiny_config.hidden_size
     tensor = np.arange(D * N * H).reshape(D, N * H)
-    param = _rule("layers.attn.o").to_param(tensor, tiny_config)
+    param = _rule("layers.attn.o.kernel").to_param(tensor, tiny_config)
     assert param.shape == (N, H, D)
     assert param[5, 2, 7] == tensor[7, 5 * H + 2]
 
@@ -43,7 +43,7 @@ def test_every_rule_turns_back(tiny_config: LlamaConfig) -> None:
     for rule in LLAMA_RULES:
         shape = rule.tensor_shape(tiny_config)
         tensor = np.arange(np.prod(shape)).reshape(shape)
-        np.testing.assert_array_equal(rule.to_tensor(rule.to_param(tensor, tiny_config), tiny_config), tensor)
+        np.testing.assert_array_equal(rule.to_tensor(rule.to_param(tensor, tiny_config)), tensor)
 
 
 def test_all_faults_are_reported_at_once(tiny_config: LlamaConfig) -> None:
@@ -58,7 +58,7 @@ def test_all_faults_are_reported_at_once(tiny_config: LlamaConfig) -> None:
     shapes["model.layers.1.mlp.up_proj.weight"] = (20, 28)
     shapes["model.layers.0.self_attn.q_proj.bias"] = (24,)
     with pytest.raises(ConversionError) as raised:
-        require_tensors(shapes, tiny_config, "folder", duplicates=["lm_head.weight"])
+        require_tensors(shapes, tiny_config, "folder", faults=["lm_head.weight: found more than once"])
     message = str(raised.value)
     assert message.startswith("folder: 4 tensor(s)")
     for part in (
