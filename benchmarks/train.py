@@ -1,7 +1,7 @@
 """Prints the speed of the real train step for a model's shape on the devices present, and writes it as JSON.
 
     python benchmarks/train.py runs/models/smollm2-135m-instruct/model --rows 4 --length 512
-    python benchmarks/train.py path/to/config.json --rows 8 --length 2048 --dtype bfloat16 --remat
+    python benchmarks/train.py path/to/config.json --rows 8 --length 2048 --dtype bfloat16 --remat full
 
 Weights and tokens are random: speed does not depend on them. Rows are full, one segment each; the share of prompt
 tokens is as in an instruction set, because the loss is computed only where it is borne. Compilation and the first step
@@ -28,6 +28,7 @@ from jaxwiz.checkpoint.weights import load_model_config
 from jaxwiz.data.feed import Batch
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import count_params, init_params, param_specs
+from jaxwiz.model.remat import POLICIES
 from jaxwiz.sharding.mesh import MeshConfig, make_mesh
 from jaxwiz.sharding.rules import batch_sharding
 from jaxwiz.train.config import ComputeConfig, OptimizerConfig
@@ -53,7 +54,12 @@ def random_batch(model: LlamaConfig, rows: int, length: int, prompt_share: float
 
 def measure(model: LlamaConfig, options: argparse.Namespace) -> dict[str, float | str]:
     """Returns compile time, step times, tokens/s, model FLOP/s and MFU of the compiled train step."""
-    compute = ComputeConfig(dtype=options.dtype, remat=options.remat, loss_chunk_positions=options.loss_chunk)
+    compute = ComputeConfig(
+        dtype=options.dtype,
+        attention=options.attention,
+        remat=options.remat,
+        loss_chunk_positions=options.loss_chunk,
+    )
     mesh = make_mesh(MeshConfig())
     optimizer = make_optimizer(OptimizerConfig(), options.steps, param_specs(model))
     shardings = state_shardings(model, optimizer, mesh)
@@ -101,7 +107,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--micro-batches", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--remat", action="store_true")
+    parser.add_argument("--attention", default="auto", help="a kernel of jaxwiz/model/attention_kernels.py")
+    parser.add_argument("--remat", choices=list(POLICIES), default="none")
     parser.add_argument("--loss-chunk", type=int, default=128, help="positions whose logits exist at once")
     parser.add_argument("--prompt-share", type=float, default=0.4)
     parser.add_argument("--steps", type=int, default=3)

@@ -8,8 +8,11 @@ import jax
 from jaxwiz.checkpoint.weights import load_model_config
 from jaxwiz.config import Finding
 from jaxwiz.files import UserError, free_bytes
+from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.lora_params import count_lora
 from jaxwiz.model.params import count_params, param_specs
+from jaxwiz.model.remat import require_offload_memory
 from jaxwiz.sharding.devices import device_memory_bytes
 from jaxwiz.sharding.mesh import make_mesh
 from jaxwiz.sharding.rules import param_shardings
@@ -29,10 +32,12 @@ def check_training(config: TrainConfig) -> list[Finding]:
         sizes = config.mesh.sizes(jax.device_count())
     except UserError as error:
         return [Finding("error", str(error))]
+    attention = _attention_findings(config, model, manifest)
+    can_attend = all(finding.level != "error" for finding in attention)
     return [
         _attempt(
             lambda: require_matching_checkpoint(config.dataset, manifest, config.checkpoint),
-            f"dataset and checkpoint: same tokenizer, {manifest.sequence_length} of {model.max_positions} positions",
+            f"dataset and checkpoint: same tokenizer, {manifest.sequence_length} of {model.context_length} positions",
         ),
         _attempt(
             lambda: param_shardings(make_mesh(config.mesh), param_specs(model)),
@@ -44,7 +49,8 @@ def check_training(config: TrainConfig) -> list[Finding]:
             "micro-batch(es)",
         ),
         *_length_findings(config, manifest),
-        _memory_finding(config, model, manifest, sizes),
+        *attention,
+        *([_memory_finding(config, model, manifest, sizes)] if can_attend else []),
         _disk_finding(config, model),
     ]
 
@@ -55,6 +61,17 @@ def _attempt(action: Callable[[], object], success: str) -> Finding:
     except UserError as error:
         return Finding("error", str(error))
     return Finding("ok", success)
+
+
+def _attention_findings(config: TrainConfig, model: LlamaConfig, manifest: Manifest) -> list[Finding]:
+    try:
+        require_offload_memory(config.compute.remat, jax.local_devices()[0])
+        shape = AttentionShape.of(model, manifest.sequence_length, config.compute.dtype)
+        chosen = choose_attention(config.compute.attention, shape)
+    except UserError as error:
+        return [Finding("error", str(error))]
+    passed_over = [Finding("warning", f"attention kernel passed over, {reason}") for reason in chosen.passed_over]
+    return [*passed_over, Finding("ok", f"attention kernel: {chosen.name}, proven on packed rows when the run starts")]
 
 
 def _length_findings(config: TrainConfig, manifest: Manifest) -> list[Finding]:
@@ -87,17 +104,19 @@ def _memory_finding(config: TrainConfig, model: LlamaConfig, manifest: Manifest,
     message = f"memory of each device: about {total / GIB:.2f} of {have / GIB:.1f} GiB ({parts})"
     if have and total > have * _COMFORTABLE_SHARE:
         return Finding(
-            "warning", f"{message}; raise batch.micro_batches, set compute.remat, or use more fsdp devices if it fails"
+            "warning",
+            f"{message}; raise batch.micro_batches, set compute.remat = 'full', or use more fsdp devices if it fails",
         )
     return Finding("ok", message)
 
 
 def _disk_finding(config: TrainConfig, model: LlamaConfig) -> Finding:
-    params_bytes = 4 * count_params(model)
+    model_bytes = 4 * count_params(model)
+    trained_bytes = model_bytes if config.lora is None else 4 * count_lora(model, config.lora)
     # The newest state is complete before an older one goes; `model/` is one more copy of the parameters.
-    need = 3 * params_bytes * (config.keep_checkpoints + 1) + params_bytes
+    need = 3 * trained_bytes * (config.intervals.keep_checkpoints + 1) + model_bytes
     free = free_bytes(config.out)
     message = f"disk below {config.out}: at most {need / GIB:.1f} GiB of {free / GIB:.1f} GiB free"
     if need > free:
-        return Finding("error", f"{message}; free some, lower keep_checkpoints, or set out elsewhere")
+        return Finding("error", f"{message}; free some, lower intervals.keep_checkpoints, or set out elsewhere")
     return Finding("ok", message)

@@ -1,11 +1,13 @@
 """The configuration of the train stage. Imports no JAX, so that `jaxwiz show` and `--help` stay quick."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from jaxwiz.config import section
+from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.sharding.mesh import MeshConfig
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -24,7 +26,7 @@ class OptimizerConfig:
       beta1: decay of the mean of gradients.
       beta2: decay of the mean of squared gradients.
       epsilon: added to the root of the second moment.
-      weight_decay: decoupled decay per step, times the learning rate; norm scales are exempt.
+      weight_decay: decoupled decay per step, times the learning rate; norm scales and biases are exempt.
       max_grad_norm: gradients are scaled down to this global norm; none: not clipped.
     """
 
@@ -64,13 +66,55 @@ class ComputeConfig:
 
     Attributes:
       dtype: of matrix products and activations.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      attention: the attention kernel; "auto" takes the best one that the devices and the model's shape allow.
+      remat: what each layer keeps for the backward pass, from everything ("none") to nothing ("full"); "offload" keeps
+        it in the host's memory. See `model/remat.py`.
+      scan_layers: false unrolls the layers, so that a debugger or profiler tells them apart; compiles far slower.
       loss_chunk_positions: positions of every row whose logits exist at the same time.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    attention: Literal["auto", "reference", "xla", "splash", "cudnn", "pallas"] = "auto"
+    remat: Literal["none", "full", "dots", "save_attention", "offload"] = "none"
+    scan_layers: bool = True
     loss_chunk_positions: PositiveInt = 128
+
+
+@section
+class IntervalsConfig:
+    """How often a run writes metrics, measures and saves, in optimizer steps.
+
+    Attributes:
+      log_steps: between points of the training curves in TensorBoard; metrics.jsonl has every step.
+      eval_steps: between held-out losses; 0: only before the first and after the last step.
+      checkpoint_steps: between saves of the full state; each costs three times what is trained on disk.
+      keep_checkpoints: how many saved states stay.
+    """
+
+    log_steps: PositiveInt = 1
+    eval_steps: NonNegativeInt = 0
+    checkpoint_steps: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 1
+
+
+@section
+class TrainBenchmarkConfig:
+    """Pass@k during training: now and then the sample and the evaluate stage run with the weights as they are.
+
+    It is measured before the first step, every `every_steps` and after the last one. Each point has its own folder,
+    `<out>/benchmark/step-<number>`, with what both stages write.
+
+    Attributes:
+      every_steps: optimizer steps between points.
+      sample: the sample stage's config, but for `out` and `checkpoint`.
+      evaluate: the evaluate stage's config, but for `out`, `samples` and `systems`; its tasks are those of `sample`.
+      keep_weights: leave each point's checkpoint where it is; false deletes it once it is scored.
+    """
+
+    every_steps: PositiveInt
+    sample: dict[str, Any] = dataclasses.field(default_factory=dict)
+    evaluate: dict[str, Any] = dataclasses.field(default_factory=dict)
+    keep_weights: bool = False
 
 
 @section
@@ -85,13 +129,12 @@ class TrainConfig:
       mesh: how devices are laid out.
       batch: rows and micro-batches of a step.
       compute: numerics and memory.
+      lora: adapters to train instead of the model's own parameters; none: all parameters are trained.
       steps: optimizer steps in all; give either this or `epochs`.
       epochs: passes over the train split; rounded to whole steps, at least one.
-      seed: decides the order of rows.
-      checkpoint_every_steps: steps between saves of the full state; each costs three times the parameters on disk.
-      keep_checkpoints: how many saved states stay.
-      eval_every_steps: steps between held-out evaluations; 0: only before the first and after the last step.
-      log_every_steps: steps between lines of metrics.
+      seed: decides the order of rows, and of adapters the initial values and the dropout.
+      intervals: how often it writes, measures and saves.
+      benchmark: pass@k during training; none: not measured.
     """
 
     out: Path
@@ -101,13 +144,12 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
     batch: BatchConfig = BatchConfig()
     compute: ComputeConfig = ComputeConfig()
+    lora: LoraConfig | None = None
     steps: PositiveInt | None = None
     epochs: Annotated[float, Field(gt=0)] | None = None
     seed: NonNegativeInt = 0
-    checkpoint_every_steps: PositiveInt = 50
-    keep_checkpoints: PositiveInt = 1
-    eval_every_steps: NonNegativeInt = 0
-    log_every_steps: PositiveInt = 1
+    intervals: IntervalsConfig = IntervalsConfig()
+    benchmark: TrainBenchmarkConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):

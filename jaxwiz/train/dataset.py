@@ -26,12 +26,14 @@ class Manifest:
     Attributes:
       sequence_length: T, tokens in a packed row.
       rows: packed rows of each split.
+      template: name of the instruction template that its examples were put into.
       vocab_size: of the tokenizer that encoded it; ids are below it.
       tokenizer_digest: SHA-256 over that tokenizer's files.
     """
 
     sequence_length: int
     rows: dict[str, int]
+    template: str
     vocab_size: int
     tokenizer_digest: str
 
@@ -51,6 +53,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(
             sequence_length=data["sequence_length"],
             rows={name: split["rows"] for name, split in data["splits"].items()},
+            template=data["template"]["name"],
             vocab_size=data["tokenizer"]["vocab_size"],
             tokenizer_digest=data["tokenizer"]["sha256"],
         )
@@ -89,10 +92,10 @@ def require_matching_checkpoint(folder: Path, manifest: Manifest, checkpoint: Pa
             f"{folder / 'manifest.json'}: ids up to {manifest.vocab_size - 1}, but the model of {checkpoint} has "
             f"{model.vocab_size} tokens; convert the model again so that its embedding covers its tokenizer"
         )
-    if manifest.sequence_length > model.max_positions:
+    if manifest.sequence_length > model.context_length:
         raise ManifestError(
             f"{folder / 'manifest.json'}: sequence_length = {manifest.sequence_length}, but the model of {checkpoint} "
-            f"was made for at most {model.max_positions} positions; lower sequence_length in the data stage"
+            f"was made for at most {model.context_length} positions; lower sequence_length in the data stage"
         )
 
 

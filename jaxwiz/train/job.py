@@ -19,13 +19,13 @@ from jaxwiz.checkpoint.weights import load_model_config
 from jaxwiz.data.feed import Batch, Feed
 from jaxwiz.files import UserError
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.params import param_specs
+from jaxwiz.model.remat import require_offload_memory
 from jaxwiz.sharding.mesh import make_mesh
 from jaxwiz.sharding.rules import batch_sharding
 from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.dataset import Manifest, read_manifest, require_matching_checkpoint
 from jaxwiz.train.optimizer import learning_rate_schedule, make_optimizer
-from jaxwiz.train.state import TrainState, abstract_state, state_shardings
+from jaxwiz.train.state import TrainState, abstract_state, state_shardings, trained_specs
 from jaxwiz.train.step import DeviceBatch, make_eval_step, make_train_step
 
 
@@ -62,8 +62,9 @@ class TrainJob:
     heldout_feed: Feed | None
 
     def abstract_state(self) -> TrainState:
-        """Returns the state as `jax.ShapeDtypeStruct`s with their shardings, as checkpoints are restored into."""
-        return abstract_like(abstract_state(self.model, self.optimizer), self.shardings)
+        """Returns the state as `jax.ShapeDtypeStruct`s with their shardings."""
+        frozen_dtype = jnp.dtype(self.config.compute.dtype)
+        return abstract_like(abstract_state(self.model, self.optimizer, self.config.lora, frozen_dtype), self.shardings)
 
     def compiled_train_step(self) -> jax.stages.Compiled:
         """Returns the compiled (state, batch) -> (state, metrics) for this job's shapes; see `make_train_step`."""
@@ -75,13 +76,16 @@ class TrainJob:
             self.schedule,
             self.shardings,
             self.mesh,
+            self.config.lora,
+            self.config.seed,
         )
         return step.lower(self.abstract_state(), self._abstract_batch(self.config.batch.rows)).compile()
 
     def compiled_eval_step(self) -> jax.stages.Compiled:
-        """Returns the compiled (params, batch) -> (loss sum, count) of `eval_rows` rows; see `make_eval_step`."""
-        step = make_eval_step(self.model, self.config.compute, self.shardings, self.mesh)
-        return step.lower(self.abstract_state().params, self._abstract_batch(eval_rows(self.config))).compile()
+        """Returns the compiled (params, frozen, batch) -> (loss sum, count) of `eval_rows` rows: `make_eval_step`."""
+        step = make_eval_step(self.model, self.config.compute, self.shardings, self.mesh, self.config.lora)
+        state, batch = self.abstract_state(), self._abstract_batch(eval_rows(self.config))
+        return step.lower(state.params, state.frozen, batch).compile()
 
     def to_devices(self, batch: Batch) -> DeviceBatch:
         """Returns a batch's arrays, int32 [B, T], with its rows spread over the mesh; does not wait for the copy."""
@@ -143,9 +147,10 @@ def make_job(config: TrainConfig) -> TrainJob:
     require_matching_checkpoint(config.dataset, manifest, config.checkpoint)
     mesh = make_mesh(config.mesh)
     require_rows_divide(config, dict(mesh.shape))
+    require_offload_memory(config.compute.remat, mesh.local_devices[0])
     train_feed = Feed(config.dataset / "dataset", "train", config.batch.rows, config.seed)
     steps = total_steps(config, manifest.rows["train"])
-    optimizer = make_optimizer(config.optimizer, steps, param_specs(model))
+    optimizer = make_optimizer(config.optimizer, steps, trained_specs(model, config.lora))
     heldout_feed = None
     if manifest.rows.get("heldout"):
         heldout_feed = Feed(config.dataset / "dataset", "heldout", eval_rows(config), config.seed, shuffle=False)
@@ -157,7 +162,7 @@ def make_job(config: TrainConfig) -> TrainJob:
         steps=steps,
         optimizer=optimizer,
         schedule=learning_rate_schedule(config.optimizer, steps),
-        shardings=state_shardings(model, optimizer, mesh),
+        shardings=state_shardings(model, optimizer, mesh, config.lora),
         train_feed=train_feed,
         heldout_feed=heldout_feed,
     )

@@ -8,6 +8,9 @@ take 2 GiB), so they are made for a few positions of every row at a time and dro
 - In each row, positions that bear loss are moved to the front, and chunks beyond the fullest row's last one are never
   visited. Prompts and padding cost nothing. Sorting within rows keeps every row on its own device.
 
+On a mesh each device visits the chunks of its own rows and adds up its own gradient of the head; the sums meet once, at
+the end. Left to itself the compiler would add up the gradient of the whole head over all devices after every chunk.
+
 Normalisation is left to the caller, because sum and count must first be added up over micro-batches.
 """
 
@@ -17,6 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxwiz.sharding.rules import RULES
 
 
 def shift_targets(tokens: jax.Array, loss_mask: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -37,7 +43,12 @@ def shift_targets(tokens: jax.Array, loss_mask: jax.Array, segment_ids: jax.Arra
 
 
 def next_token_loss(
-    hidden: jax.Array, head: jax.Array, targets: jax.Array, bears_loss: jax.Array, chunk_positions: int
+    hidden: jax.Array,
+    head: jax.Array,
+    targets: jax.Array,
+    bears_loss: jax.Array,
+    chunk_positions: int,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the sum of cross entropies over loss-bearing targets, and how many there are.
 
@@ -47,10 +58,32 @@ def next_token_loss(
       targets: int32 [B, T] token ids.
       bears_loss: bool [B, T].
       chunk_positions: positions of every row whose logits exist at once.
+      mesh: the devices over which rows are split; None: one device.
 
     Returns:
       (float32 sum in nats, int32 count). The sum is differentiable in `hidden` and `head`.
     """
+    sum_of_rows = functools.partial(_loss_of_rows, chunk_positions)
+    if mesh is None:
+        return sum_of_rows(hidden, head, targets, bears_loss)
+
+    def sum_of_all(*local: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return lax.psum(sum_of_rows(*local), RULES["batch"])
+
+    rows, whole = PartitionSpec(RULES["batch"]), PartitionSpec()
+    return jax.shard_map(
+        sum_of_all,
+        mesh=mesh,
+        in_specs=(rows, whole, rows, rows),
+        out_specs=(whole, whole),
+        axis_names=set(RULES["batch"]),  # along the others, over which V is split, the compiler still decides
+        check_vma=False,
+    )(hidden, head, targets, bears_loss)
+
+
+def _loss_of_rows(
+    chunk_positions: int, hidden: jax.Array, head: jax.Array, targets: jax.Array, bears_loss: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     T = targets.shape[1]
     chunk_positions = min(chunk_positions, T)
     order = jnp.argsort(~bears_loss, axis=1, stable=True)
@@ -68,6 +101,7 @@ def _front_loss(
     chunk_positions: int, hidden: jax.Array, head: jax.Array, targets: jax.Array, front: jax.Array
 ) -> jax.Array:
     """Returns the loss sum of rows whose loss-bearing positions come first; T is a multiple of the chunk."""
+    head = head.astype(hidden.dtype)  # once, not chunk after chunk
 
     def visit(index: jax.Array, loss_sum: jax.Array) -> jax.Array:
         chunk_hidden, chunk_targets, chunk_front = _chunk(index, chunk_positions, hidden, targets, front)
@@ -81,6 +115,7 @@ def _front_loss_with_gradient(
     chunk_positions: int, hidden: jax.Array, head: jax.Array, targets: jax.Array, front: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Returns the loss sum and its gradient with respect to hidden states and head."""
+    head_dtype, head = head.dtype, head.astype(hidden.dtype)
 
     def visit(index: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         loss_sum, hidden_gradient, head_gradient = sums
@@ -88,7 +123,7 @@ def _front_loss_with_gradient(
         chunk_loss, probabilities = _chunk_loss(chunk_hidden, chunk_targets, chunk_front, head)
         is_target = jnp.arange(head.shape[1]) == chunk_targets[..., None]
         logit_gradient = jnp.where(chunk_front[..., None], probabilities - is_target, 0.0).astype(hidden.dtype)
-        chunk_gradient = jnp.einsum("BTV,DV->BTD", logit_gradient, head.astype(hidden.dtype))
+        chunk_gradient = jnp.einsum("BTV,DV->BTD", logit_gradient, head)
         start = index * chunk_positions
         return (
             loss_sum + chunk_loss,
@@ -98,7 +133,7 @@ def _front_loss_with_gradient(
 
     empty = (jnp.zeros((), jnp.float32), jnp.zeros_like(hidden), jnp.zeros(head.shape, jnp.float32))
     sums = lax.fori_loop(0, _chunks_with_loss(front, chunk_positions), visit, empty)
-    return sums[0], (sums[1], sums[2].astype(head.dtype))
+    return sums[0], (sums[1], sums[2].astype(head_dtype))
 
 
 def _scale_gradient(
@@ -131,7 +166,7 @@ def _chunk_loss(
     hidden: jax.Array, targets: jax.Array, front: jax.Array, head: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns one chunk's loss sum and its float32 token probabilities [B, T, V]."""
-    logits = jnp.einsum("BTD,DV->BTV", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum("BTD,DV->BTV", hidden, head, preferred_element_type=jnp.float32)
     log_total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)
     losses = jnp.where(front, (log_total - target_logits)[..., 0], 0.0)

@@ -4,7 +4,9 @@ Counted: parameters, gradients, AdamW moments, activations kept for the backward
 what the compiler keeps beside them (copies, gathered layers, workspaces), so leave a fifth of the memory free.
 """
 
+from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.lora_params import count_lora
 from jaxwiz.model.params import count_params
 from jaxwiz.train.config import TrainConfig
 
@@ -24,28 +26,41 @@ def step_memory_bytes(
       mesh_sizes: {axis: size}.
     """
     parameter_shards = mesh_sizes["fsdp"] * mesh_sizes["tensor"]
-    params = count_params(model) * _FLOAT32 // parameter_shards
+    trained = (count_params(model) if config.lora is None else count_lora(model, config.lora)) * _FLOAT32
+    trained //= parameter_shards
+    frozen = 0 if config.lora is None else count_params(model) * _dtype_bytes(config) // parameter_shards
     micro_batches = config.batch.micro_batches
     rows = -(-config.batch.rows // (micro_batches * mesh_sizes["data"] * mesh_sizes["fsdp"]))
-    layers_kept = 1 if config.compute.remat else model.num_layers
-    residuals = model.num_layers * rows * sequence_length * model.hidden_size * _dtype_bytes(config)
+    tokens = rows * sequence_length
+    activations = tokens * _activation_bytes_per_token(model, config, sequence_length, mesh_sizes)
     chunk = min(config.compute.loss_chunk_positions, sequence_length)
     return {
-        "parameters": params,
-        "gradients": params * (2 if micro_batches > 1 else 1),  # of this micro-batch, and their sum
-        "moments": 2 * params,
-        "activations": residuals + layers_kept * _layer_bytes(model, config, rows, sequence_length, mesh_sizes),
+        "parameters": trained + frozen,
+        "gradients": trained * (2 if micro_batches > 1 else 1),  # of this micro-batch, and their sum
+        "moments": 2 * trained,
+        "activations": activations,
         "logits": 3 * rows * chunk * model.vocab_size * _FLOAT32,
     }
 
 
-def _layer_bytes(model: LlamaConfig, config: TrainConfig, rows: int, T: int, mesh_sizes: dict[str, int]) -> int:
-    """Returns what one layer keeps for its backward pass: norms, projections, scores with softmax, gated product."""
-    heads_width = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
-    split_by_tensor = 2 * heads_width + model.num_heads * model.head_dim + 4 * model.intermediate_size
-    per_token = (4 * model.hidden_size + split_by_tensor // mesh_sizes["tensor"]) * _dtype_bytes(config)
-    scores = model.num_heads * T * (_FLOAT32 + _dtype_bytes(config)) // mesh_sizes["tensor"]
-    return rows * T * (per_token + scores)
+def _activation_bytes_per_token(model: LlamaConfig, config: TrainConfig, T: int, mesh_sizes: dict[str, int]) -> int:
+    """Returns what the backward pass needs for one token: what all layers keep, and all of the layer now at work."""
+    D, tensor, remat = model.hidden_size, mesh_sizes["tensor"], config.compute.remat
+    attention = model.num_heads * model.head_dim // tensor
+    projected = ((model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 2 * model.intermediate_size) // tensor
+    whole_layer = 4 * D + attention + 2 * projected  # norms, projections before and after rotation or activation
+    kept = {
+        "none": D + whole_layer,
+        "full": D,
+        "dots": 3 * D + projected,
+        "save_attention": D + attention,
+        "offload": 0,
+    }
+    numbers = model.num_layers * kept[remat] + (0 if remat == "none" else whole_layer)
+    kernel = choose_attention(config.compute.attention, AttentionShape.of(model, T, config.compute.dtype)).name
+    squares = {"reference": model.num_layers if remat == "none" else 1, "xla": 0.5}.get(kernel, 0)  # of scores, at once
+    scores = int(squares * model.num_heads * T // tensor)
+    return numbers * _dtype_bytes(config) + scores * (_FLOAT32 + _dtype_bytes(config))
 
 
 def _dtype_bytes(config: TrainConfig) -> int:

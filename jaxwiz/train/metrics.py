@@ -43,6 +43,11 @@ class MetricsLog:
         self._append({"step": step, "heldout_loss": loss, "heldout_loss_tokens": loss_tokens})
         self._add_scalars("heldout", step, {"loss": loss})
 
+    def write_benchmark(self, step: int, scores: Mapping[str, float]) -> None:
+        """Records scores of the benchmark, shares of its tasks by name, after `step` steps."""
+        self._append({"step": step, "benchmark": dict(scores)})
+        self._add_scalars("benchmark", step, scores)
+
     def close(self) -> None:
         """Writes everything out."""
         self._file.close()

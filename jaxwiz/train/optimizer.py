@@ -39,9 +39,13 @@ def make_optimizer(config: OptimizerConfig, steps: int, specs: dict[str, Any]) -
     Args:
       config: AdamW and schedule.
       steps: all steps of the run.
-      specs: parameter declarations; those with a "norm" axis are exempt from weight decay.
+      specs: parameter declarations; norm scales and biases are exempt from weight decay, as in transformers' Trainer.
     """
-    decayed = jax.tree.map(lambda spec: "norm" not in spec.axes, specs, is_leaf=lambda node: hasattr(node, "axes"))
+    decayed = jax.tree_util.tree_map_with_path(
+        lambda path, spec: "norm" not in spec.axes and path[-1].key != "bias",
+        specs,
+        is_leaf=lambda node: hasattr(node, "axes"),
+    )
     adamw = optax.adamw(
         learning_rate_schedule(config, steps),
         b1=config.beta1,

@@ -3,8 +3,9 @@
     jaxwiz train configs/train/quickstart.yaml
 
 Results below `out`: `model/` (a weights checkpoint), `summary.json`, `summary.txt`. Beside them lie `metrics.jsonl`,
-`tensorboard/`, and `state/`, from which a killed run continues. A state is parameters and moments, so each one kept
-takes three times the parameters' size; once the run is finished it can be deleted.
+`tensorboard/`, and `state/`, from which a killed run continues. A state is what is trained and its moments, so each one
+kept takes three times that size; once the run is finished it can be deleted. With `lora`, `adapter/` lies there too,
+and with `benchmark` a folder of this name.
 """
 
 import json
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxwiz import files
-from jaxwiz.checkpoint.weights import provenance, save_weights, tokenizer_folder
 from jaxwiz.config import Finding
 from jaxwiz.model.params import count_params
+from jaxwiz.train.benchmark import check_benchmark, require_benchmark
 from jaxwiz.train.check import check_training
 from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.job import TrainJob, make_job
 from jaxwiz.train.loop import train
 from jaxwiz.train.metrics import read_metrics
+from jaxwiz.train.result import save_result, trained_parameters
 from jaxwiz.train.speed import SpeedMeter
 
 
@@ -27,22 +29,13 @@ def run(config: TrainConfig) -> Path:
     """Returns `config.out` after training, continuing from the newest state below it if there is one.
 
     Raises:
-      UserError: dataset, checkpoint and mesh do not fit together, or the loss is not finite.
+      UserError: dataset, checkpoint, mesh or benchmark do not fit together, or the loss is not finite.
     """
+    require_benchmark(config)
     job = make_job(config)
     state, meter = train(job)
     summary = summarize(job, meter)
-    base = provenance(config.checkpoint)
-    origin = {
-        "source": f"{base.get('source', 'unknown')}, fine-tuned for {job.steps} steps",
-        "sha256": base.get("sha256"),
-        "stage": "train",
-        "steps": job.steps,
-        "train_tokens": summary["train_tokens"],
-        "dataset": {"manifest_sha256": files.sha256_of_file(config.dataset / "manifest.json")},
-        "checkpoint": base,
-    }
-    save_weights(config.out / "model", state.params, job.model, tokenizer_folder(config.checkpoint), origin)
+    save_result(job, state)
     files.write_text(config.out / "summary.json", json.dumps(summary, indent=1) + "\n")
     files.write_text(config.out / "summary.txt", describe(summary))
     return config.out
@@ -50,7 +43,7 @@ def run(config: TrainConfig) -> Path:
 
 def check(config: TrainConfig) -> list[Finding]:
     """Returns what can be said before training: whether the parts fit together, its size, its memory."""
-    return check_training(config)
+    return check_training(config) + check_benchmark(config)
 
 
 def summarize(job: TrainJob, meter: SpeedMeter) -> dict[str, Any]:
@@ -61,12 +54,14 @@ def summarize(job: TrainJob, meter: SpeedMeter) -> dict[str, Any]:
     return {
         "steps": job.steps,
         "parameters": count_params(job.model),
+        "trained_parameters": trained_parameters(job),
         "train_tokens": sum(line.get("tokens", 0) for line in lines),
         "loss_tokens": sum(line.get("loss_tokens", 0) for line in lines),
         "heldout_loss_before": heldout_curve[0][1] if heldout_curve else None,
         "heldout_loss_after": heldout_curve[-1][1] if heldout_curve else None,
         "curve": curve,
         "heldout_curve": heldout_curve,
+        "benchmark_curve": [[line["step"], line["benchmark"]] for line in lines if "benchmark" in line],
         "tokens_per_s": meter.tokens_per_s,
         "mfu": meter.mfu,
         "peak_flops_per_s": meter.peak.flops_per_s,
@@ -74,11 +69,18 @@ def summarize(job: TrainJob, meter: SpeedMeter) -> dict[str, Any]:
     }
 
 
+def _adapters(summary: dict[str, Any]) -> str:
+    if summary["trained_parameters"] == summary["parameters"]:
+        return ""
+    return f" with {summary['trained_parameters']:,} more in adapters, the only ones trained,"
+
+
 def describe(summary: dict[str, Any]) -> str:
     """Returns a run's summary as a few lines of text."""
     curve = summary["curve"]
     lines = [
-        f"{summary['steps']:,} steps of a model with {summary['parameters']:,} parameters on "
+        f"{summary['steps']:,} steps of a model with {summary['parameters']:,} parameters"
+        f"{_adapters(summary)} on "
         f"{summary['train_tokens']:,} tokens, {summary['loss_tokens']:,} of them with loss",
         f"train loss {curve[0][1]:.4f} at step {curve[0][0]}, {curve[-1][1]:.4f} at step {curve[-1][0]}",
     ]
@@ -87,6 +89,8 @@ def describe(summary: dict[str, Any]) -> str:
         lines.append(f"held-out loss {before:.4f} before, {after:.4f} after ({after - before:+.4f} nats a token)")
     else:
         lines.append("held-out loss: not measured, the dataset has no held-out split")
+    for step, scores in summary["benchmark_curve"]:
+        lines.append(f"after step {step}: {', '.join(f'{name} {value:.1%}' for name, value in scores.items())}")
     if summary["tokens_per_s"] is not None:
         lines.append(
             f"{summary['tokens_per_s']:,.0f} tokens/s, MFU {summary['mfu']:.1%} of "

@@ -14,6 +14,7 @@ import numpy as np
 from jaxwiz.data.feed import Batch
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.flops import device_peak_flops, train_flops_per_token
+from jaxwiz.model.lora_config import LoraConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +74,14 @@ class Work:
     flops: float
 
 
-def work_of(batch: Batch, model: LlamaConfig) -> Work:
+def work_of(batch: Batch, model: LlamaConfig, lora: LoraConfig | None = None) -> Work:
     """Returns the work in a batch; a token at position p of its example attends to p + 1 keys."""
     real = batch.segment_ids > 0
     tokens = int(np.sum(real))
     if tokens == 0:
         return Work(0, 0.0)
     mean_context = float(np.mean(batch.positions[real] + 1.0))
-    return Work(tokens, tokens * train_flops_per_token(model, mean_context))
+    return Work(tokens, tokens * train_flops_per_token(model, mean_context, lora))
 
 
 class SpeedMeter:

@@ -73,7 +73,7 @@ def pipeline_config(folder: Path, tokenizer: Path) -> dict:
                 "checkpoint": "${model}/model",
                 "steps": 12,
                 "batch": {"rows": 2},
-                "checkpoint_every_steps": 3,
+                "intervals": {"checkpoint_steps": 3},
                 "optimizer": {"learning_rate": 1e-2},
             },
         ),

@@ -100,7 +100,7 @@ def test_a_token_outside_the_vocabulary_stops_the_run(config: TrainConfig, monke
 
 def test_the_memory_estimate_is_near_what_the_compiler_needs(config: TrainConfig) -> None:
     large = dataclasses.replace(config, batch=BatchConfig(rows=32), compute=ComputeConfig(loss_chunk_positions=64))
-    for remat in (False, True):
+    for remat in ("none", "dots", "save_attention", "full"):
         chosen = dataclasses.replace(large, compute=dataclasses.replace(large.compute, remat=remat))
         analysis = make_job(chosen).compiled_train_step().memory_analysis()
         needed = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes

@@ -1,5 +1,9 @@
 """The chunked loss equals the plain one, value and gradient; packing and micro-batching change nothing."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,16 +26,23 @@ def test_shift_masks_prompts_borders_padding_and_the_last_position() -> None:
     assert targets[bears_loss].tolist() == [12, 13, 22]
 
 
+# In bfloat16 a gradient is rounded to 2^-9 of its size three times: for the logits, through the head, and scaled.
+@pytest.mark.parametrize(("dtype", "gradient_rounding"), [("float32", 0.0), ("bfloat16", 3 * 2**-9)])
 @pytest.mark.parametrize("chunk_positions", [1, 5, 16, 100])
-def test_chunked_loss_equals_plain_loss_with_its_gradient(chunk_positions: int) -> None:
+def test_chunked_loss_equals_plain_loss_with_its_gradient(
+    chunk_positions: int, dtype: str, gradient_rounding: float
+) -> None:
     B, T, D, V = 3, 16, 8, 50
     keys = jax.random.split(jax.random.key(0), 4)
-    hidden, head = jax.random.normal(keys[0], (B, T, D)), jax.random.normal(keys[1], (D, V))
+    hidden, head = (
+        jax.random.normal(key, shape).astype(dtype) for key, shape in zip(keys, ((B, T, D), (D, V)), strict=False)
+    )
+    head = head.astype(jnp.float32)  # the master weights; here they happen to be numbers that bfloat16 has
     targets = jax.random.randint(keys[2], (B, T), 0, V)
     bears_loss = jax.random.bernoulli(keys[3], 0.5, (B, T)).at[0].set(False).at[1].set(True)
 
     def plain(hidden: jax.Array, head: jax.Array) -> jax.Array:
-        log_probabilities = jax.nn.log_softmax(hidden @ head)
+        log_probabilities = jax.nn.log_softmax(hidden.astype(jnp.float32) @ head)
         picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
         return -3 * jnp.sum(picked * bears_loss)  # 3: the incoming gradient must be applied
 
@@ -45,7 +56,43 @@ def test_chunked_loss_equals_plain_loss_with_its_gradient(chunk_positions: int) 
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(chunked(hidden, head)[0], expected, rtol=1e-5)  # the way without gradient
     for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(gradient, expected_gradient, atol=1e-5)
+        assert gradient.dtype == expected_gradient.dtype
+        largest = jnp.abs(expected_gradient).max().astype(jnp.float32)
+        wide, expected_wide = gradient.astype(jnp.float32), expected_gradient.astype(jnp.float32)
+        np.testing.assert_allclose(wide, expected_wide, atol=1e-5 + gradient_rounding * largest)
+
+
+def test_eight_devices_give_the_same_loss_and_add_up_the_head_gradient_once() -> None:
+    program = """
+import functools, re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxwiz.sharding.mesh import MeshConfig, make_mesh
+from jaxwiz.train.loss import next_token_loss
+
+B, T, D, V = 8, 16, 24, 40
+keys = jax.random.split(jax.random.key(0), 4)
+hidden, head = jax.random.normal(keys[0], (B, T, D)), jax.random.normal(keys[1], (D, V))
+arguments = (hidden, head, jax.random.randint(keys[2], (B, T), 0, V), jax.random.bernoulli(keys[3], 0.5, (B, T)))
+loss = functools.partial(next_token_loss, chunk_positions=4)
+expected = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(*arguments)
+for sizes in (MeshConfig(fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)):
+    mesh = make_mesh(sizes)
+    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    placed = [jax.device_put(x, rows) for x in arguments]
+    placed[1] = jax.device_put(head, NamedSharding(mesh, P("fsdp", "tensor")))
+    step = jax.jit(jax.value_and_grad(functools.partial(loss, mesh=mesh), (0, 1), has_aux=True))
+    compiled = step.lower(*placed).compile()
+    for got, wanted in zip(jax.tree.leaves(compiled(*placed)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-6)
+    V_local = V // mesh.shape["tensor"]
+    sums = re.findall(rf"= \\(?[^=]*f32\\[{D},{V_local}\\][^=]* (?:all-reduce|reduce-scatter)\\(.*", compiled.as_text())
+    print(len(sums), any("while" in line for line in sums))
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "False"] * 2
 
 
 def test_no_loss_bearing_target_gives_zero_not_nan() -> None:
@@ -82,15 +129,12 @@ def test_micro_batches_with_uneven_masks_equal_one_big_batch() -> None:
     jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, other_gradient)
 
 
-def test_rematerialisation_changes_nothing_and_bfloat16_little() -> None:
+def test_bfloat16_changes_the_loss_little() -> None:
     batch = stack([packed_row(random_examples(3, [(20, 2)]), 24)])
     params = random_params()
-    gradient_of = jax.jit(loss_and_gradient, static_argnums=(2, 3))
-    loss, _, gradient = gradient_of(params, batch, MODEL, COMPUTE)
-    remat_loss, _, remat_gradient = gradient_of(params, batch, MODEL, ComputeConfig(remat=True))
-    np.testing.assert_allclose(remat_loss, loss, rtol=1e-6)
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, atol=1e-5), gradient, remat_gradient)
-    in_bfloat16 = jax.jit(loss_sum_and_count, static_argnums=(2, 3))
-    half_sum, half_count = in_bfloat16(params, batch, MODEL, ComputeConfig(dtype="bfloat16"))
+    evaluate = jax.jit(loss_sum_and_count, static_argnums=(2, 3))
+    loss_sum, count = evaluate(params, batch, MODEL, COMPUTE)
+    loss = loss_sum / count
+    half_sum, half_count = evaluate(params, batch, MODEL, ComputeConfig(dtype="bfloat16"))
     assert half_sum.dtype == jnp.float32
     np.testing.assert_allclose(half_sum / half_count, loss, rtol=0.02)

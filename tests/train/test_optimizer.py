@@ -1,12 +1,14 @@
 """Schedules at their corners, decay that spares norms, clipping, and moments that lie as their parameters."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from jaxwiz.model.params import param_specs
+from jaxwiz.model.params import init_params, param_specs
 from jaxwiz.sharding.mesh import MeshConfig, make_mesh
 from jaxwiz.train.config import OptimizerConfig
 from jaxwiz.train.optimizer import learning_rate_schedule, make_optimizer
@@ -34,16 +36,18 @@ def test_one_step_of_warmup_begins_at_the_peak() -> None:
     assert [float(rate(step)) for step in range(3)] == [1, 1, 1]
 
 
-def test_weight_decay_spares_norm_scales_and_nothing_else() -> None:
+def test_weight_decay_spares_norm_scales_and_biases_and_nothing_else() -> None:
     config = OptimizerConfig(learning_rate=0.1, schedule="constant", weight_decay=0.5)
-    optimizer = make_optimizer(config, 1, param_specs(MODEL))
-    params = random_params()
+    biased = dataclasses.replace(MODEL, attention_bias=True, mlp_bias=True)
+    optimizer = make_optimizer(config, 1, param_specs(biased))
+    params = jax.tree.map(lambda leaf: leaf + 1, init_params(biased, jax.random.key(0)))
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = jax.jit(optimizer.update)(zeros, optimizer.init(params), params)
     for path, (update, param) in jax.tree_util.tree_leaves_with_path(
         jax.tree.map(lambda *pair: pair, updates, params), is_leaf=lambda node: isinstance(node, tuple)
     ):
-        share = 0.0 if "norm" in jax.tree_util.keystr(path) else -0.05
+        name = jax.tree_util.keystr(path)
+        share = 0.0 if "norm" in name or "bias" in name else -0.05
         np.testing.assert_allclose(update, share * param, atol=1e-7)
 
 

@@ -18,7 +18,7 @@ from jaxwiz.config import to_yaml
 from jaxwiz.sharding.mesh import MeshConfig
 from jaxwiz.text.tokenizer import load_tokenizer
 from jaxwiz.train import run as train_stage
-from jaxwiz.train.config import BatchConfig, ComputeConfig, OptimizerConfig, TrainConfig
+from jaxwiz.train.config import BatchConfig, ComputeConfig, IntervalsConfig, OptimizerConfig, TrainConfig
 from jaxwiz.train.job import TrainError
 from jaxwiz.train.metrics import read_metrics
 
@@ -36,8 +36,7 @@ def config(tiny_checkpoint: Path, tiny_dataset: Path, tmp_path_factory: pytest.T
         compute=ComputeConfig(loss_chunk_positions=64),
         steps=6,
         seed=3,
-        checkpoint_every_steps=2,
-        eval_every_steps=3,
+        intervals=IntervalsConfig(checkpoint_steps=2, eval_steps=3),
     )
 
 
@@ -118,5 +117,7 @@ def test_eight_devices_give_the_losses_of_one(
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config: TrainConfig, tmp_path: Path) -> None:
     absurd = OptimizerConfig(learning_rate=1e30, schedule="constant", max_grad_norm=None)
     with pytest.raises(TrainError, match=r"step \d: (loss|grad_norm) = (nan|inf).*learning_rate"):
-        train_stage.run(dataclasses.replace(config, out=tmp_path / "absurd", optimizer=absurd, eval_every_steps=0))
+        train_stage.run(
+            dataclasses.replace(config, out=tmp_path / "absurd", optimizer=absurd, intervals=IntervalsConfig())
+        )
     assert not (tmp_path / "absurd" / "model").exists()
