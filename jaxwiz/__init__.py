@@ -8,8 +8,8 @@ Who may import whom: only downwards. Stages talk through files of typed records,
 
     level  packages                                             may import from jaxwiz
     0      records, files, console, config                      level 0
-    1      text, llm, sharding, sandbox, problems               0
-    2      model, clean                                         0-1
+    1      text, llm, sharding, sandbox, fanout                 0
+    2      model, problems, clean                               0-1
     3      checkpoint                                           0-2
     4      evolve, data, train, convert, sample, evaluate       0-3; `train -> data.feed` alone crosses stages
     5      stages, step, pipeline, cli                          stages by name, as strings

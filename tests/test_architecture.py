@@ -14,8 +14,8 @@ MAX_LINES = 400
 
 LEVELS = {
     **dict.fromkeys(("records", "files", "console", "config"), 0),
-    **dict.fromkeys(("text", "llm", "sharding", "sandbox", "problems"), 1),
-    **dict.fromkeys(("model", "clean"), 2),
+    **dict.fromkeys(("text", "llm", "sharding", "sandbox", "fanout"), 1),
+    **dict.fromkeys(("model", "clean", "problems"), 2),  # problems makes programs for the sandbox
     "checkpoint": 3,
     **dict.fromkeys(("evolve", "data", "train", "convert", "sample", "evaluate"), 4),
     **dict.fromkeys(("stages", "step", "pipeline", "cli"), 5),
