@@ -84,23 +84,28 @@ class Ladder:
         Raises:
           SandboxError: no level that is allowed holds here, or no longer.
         """
-        if self.level is not None:
-            hello = server.try_start(self.level.name, self.without)
-            if "missing" in hello:
-                raise SandboxError(f"sandbox: level {self.level.name} held before, and no longer: {hello['missing']}")
-            return
-        with self._lock:
-            if self.level is None:
-                self._descend(server)
-                return
-        self.start(server)
+        known = self.level
+        hello = server.try_start(known.name if known else LEVELS[0], self.without)
+        if known is None:  # the first servers try the best level side by side; whoever comes first settles it
+            with self._lock:
+                if self.level is None:
+                    self._settle(server, hello)
+                    return
+            known = self.level
+            if known.name != LEVELS[0]:
+                server.end()
+                hello = server.try_start(known.name, self.without)
+        if "missing" in hello:
+            raise SandboxError(f"sandbox: level {known.name} held before, and no longer: {hello['missing']}")
 
-    def _descend(self, server: "Server") -> None:
+    def _settle(self, server: "Server", hello: dict[str, Any]) -> None:
+        """Descends from the best level, whose answer is `hello`, to the first that holds."""
         missing: list[str] = []
         for name in LEVELS:
             if name == "L2" and not self._unsafe:
-                raise refusal(tuple(missing))
-            hello = server.try_start(name, self.without)
+                break
+            if name != LEVELS[0]:
+                hello = server.try_start(name, self.without)
             if "missing" not in hello:
                 self.level = Level(name, tuple(hello["layers"]), tuple(missing))
                 return
@@ -128,7 +133,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.end()
 
     @property
     def level(self) -> Level:
@@ -196,13 +201,13 @@ class Server:
         except (OSError, EOFError, ValueError):
             self._process.kill()
             words = (self._process.stderr.read() if self._process.stderr else b"").decode("utf-8", "replace")
-            self._end()
+            self.end()
             said = words.strip().splitlines()[-1:] or ["silent"]
             raise SandboxError(
                 f"the sandbox's process ({sys.executable}) did not start: {said[0]}; programs can't be run without it"
             ) from None
         if "missing" in hello:
-            self._end()
+            self.end()
         else:
             self.factor = hello["factor"]
         return hello
@@ -234,10 +239,11 @@ class Server:
             raise ServerLostError(str(error)) from error
 
     def _replace(self) -> None:
-        self._end()
+        self.end()
         self._ladder.start(self)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ends the process; does nothing if it has ended."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self._control.shutdown(socket.SHUT_WR)  # it removes what it made and ends, unless it is stuck
             self._control.settimeout(END_TIMEOUT_S)
