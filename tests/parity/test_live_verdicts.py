@@ -76,13 +76,16 @@ def verdicts(config: BenchmarkConfig, answers: Sequence[official.Answer], journa
     return score({"m": completions}, benchmark, prepare_judge(config, benchmark), limits, run, journal)
 
 
+def base_and_all(verdict: Verdict) -> tuple[bool, bool]:
+    return verdict.base_outcome == "passed", verdict.outcome == "passed"
+
+
 def differences(
     answers: Sequence[official.Answer], ours: Sequence[Verdict], theirs: Sequence[object], both: bool
 ) -> list[str]:
     found = []
     for (task_id, program), verdict, wanted in zip(answers, ours, theirs, strict=True):
-        passed = verdict.outcome == "passed"
-        if (verdict.base_outcome == "passed", passed) != wanted if both else passed != wanted:
+        if (base_and_all(verdict) if both else verdict.outcome == "passed") != wanted:
             found.append(f"{task_id}: {wanted} there; {verdict}\n{program[-300:]}")
     return found
 
@@ -103,8 +106,10 @@ def test_humaneval(kind: str, tmp_path: Path) -> None:
 def test_humaneval_plus(kind: str, tmp_path: Path) -> None:
     config = HumanEvalPlusConfig(path=shared_file(HUMANEVAL_PLUS))
     answers = ANSWERS[kind](load_benchmark(config).problems)  # type: ignore[arg-type]
-    theirs = official.evalplus_verdicts("humaneval", shared_rows(HUMANEVAL_PLUS), answers)
     ours = verdicts(config, answers, tmp_path / "journal")
+    theirs = official.evalplus_verdicts(
+        "humaneval", shared_rows(HUMANEVAL_PLUS), answers, list(map(base_and_all, ours))
+    )
     print(f"EvalPlus, {kind}: {sum(base for base, _ in theirs)} base, {sum(both for _, both in theirs)} plus")
     judged = [place for place, (task_id, _) in enumerate(answers) if task_id != BROKEN_IN_EVALPLUS]
     answers, theirs, kept = ([list_[place] for place in judged] for list_ in (answers, theirs, ours))
@@ -118,8 +123,8 @@ def test_mbpp_plus(kind: str, tmp_path: Path) -> None:
     config = MbppPlusConfig(path=shared_file(MBPP_PLUS))
     problems = load_benchmark(config).problems
     answers = canonical(problems) if kind == "canonical" else mutants(problems, 2, "mbpp")
-    theirs = official.evalplus_verdicts("mbpp", shared_rows(MBPP_PLUS), answers)
     ours = verdicts(config, answers, tmp_path / "journal")
+    theirs = official.evalplus_verdicts("mbpp", shared_rows(MBPP_PLUS), answers, [*map(base_and_all, ours)])
     print(f"EvalPlus, {kind}: {sum(base for base, _ in theirs)} base, {sum(both for _, both in theirs)} plus")
     assert differences(answers, ours, theirs, both=True) == []
 
