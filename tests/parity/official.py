@@ -35,7 +35,7 @@ def evalplus_verdicts(
     """Returns whether each answer passes EvalPlus' base inputs, and whether it passes base and plus inputs.
 
     It counts waiting for a core as the program's time, and a call that takes too long as a wrong one. So where it finds
-    another verdict than ours, it is asked again, with the machine to itself; what it says then is returned.
+    another verdict than ours, it is asked again, with ten times the time for a call; what it says then is returned.
 
     Args:
       dataset: "humaneval" or "mbpp".
@@ -72,17 +72,24 @@ def evalplus_verdicts(
     for place, (verdict, our_verdict) in enumerate(zip(found, ours or [(True, True)] * len(found), strict=True)):
         if verdict != our_verdict:
             with ProcessPoolExecutor(1) as pool:
-                found[place] = pool.submit(_evalplus_verdict, answers[place]).result()
+                found[place] = pool.submit(_evalplus_verdict, answers[place], patience=10).result()
     return found
 
 
 _SHARED: dict[str, Any] = {}
 
 
-def _evalplus_verdict(answer: Answer) -> tuple[bool, bool]:
+def _evalplus_verdict(answer: Answer, patience: int = 1) -> tuple[bool, bool]:
     task_id, program = answer
     result = import_evalplus().check_correctness(
-        _SHARED["dataset"], 0, _SHARED["tasks"][task_id], program, _SHARED["truths"][task_id], fast_check=True
+        _SHARED["dataset"],
+        0,
+        _SHARED["tasks"][task_id],
+        program,
+        _SHARED["truths"][task_id],
+        fast_check=True,
+        min_time_limit=1.0 * patience,  # EvalPlus' own limits, but for patience
+        gt_time_limit_factor=4.0 * patience,
     )
     passed = [result[part][0] == "pass" for part in ("base", "plus")]
     return passed[0], all(passed)
