@@ -56,7 +56,8 @@ def measure(job: TrainJob, state: TrainState, step: int) -> dict[str, float]:
         if not model.exists():
             tokenizer = tokenizer_folder(job.config.checkpoint)
             weights, origin = trained_model(job, state), trained_provenance(job, step)
-            save_weights(model, weights, job.model, tokenizer, origin, base=job.config.checkpoint)
+            template, base = job.manifest.template, job.config.checkpoint
+            save_weights(model, weights, job.model, tokenizer, origin, template=template, base=base)
         stages = _stages(job.config, folder, model, folder / "sample" / "completions.jsonl")
         for name, config in stages._asdict().items():
             console.say(f"train: benchmark after step {step}: {name}")

@@ -48,6 +48,7 @@ def save_result(job: TrainJob, state: TrainState) -> None:
         job.model,
         tokenizer_folder(config.checkpoint),
         origin,
+        template=job.manifest.template,
         base=config.checkpoint,
     )
 

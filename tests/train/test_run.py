@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxwiz.checkpoint.weights import load_weights, provenance, tokenizer_folder
+from jaxwiz.checkpoint.weights import load_weights, provenance, template, tokenizer_folder
 from jaxwiz.config import to_yaml
 from jaxwiz.sharding.mesh import MeshConfig
 from jaxwiz.text.tokenizer import load_tokenizer
@@ -73,6 +73,8 @@ def test_a_run_lowers_train_and_heldout_loss_and_says_so(config: TrainConfig, fi
 
 def test_the_result_is_a_checkpoint_with_its_tokenizer_and_origin(config: TrainConfig, finished: Path) -> None:
     before, after = load_weights(config.checkpoint), load_weights(finished / "model")
+    manifest = json.loads((config.dataset / "manifest.json").read_text())
+    assert template(finished / "model") == manifest["template"]["name"]
     assert all(jax.tree.leaves(jax.tree.map(lambda one, other: bool((one != other).any()), before, after)))
     tokenizers = [load_tokenizer(tokenizer_folder(folder)) for folder in (config.checkpoint, finished / "model")]
     assert tokenizers[0].digest == tokenizers[1].digest
