@@ -4,9 +4,9 @@
     python benchmarks/sandbox.py --many 32800    # 200 samples of each task, with the memory they took
 
 Both harnesses score the 164 canonical solutions with the same number of workers; rounds take turns, so that other work
-on the machine slows both, and the fastest of each counts. OpenAI's runs untouched but for its progress bar and files.
-Programs apart are measured one after the other in one server: "split" with tests in a process of their own, "alone"
-without.
+on the machine slows both, and the fastest of each counts. The CPU time of harness and programs together, which other
+work moves less, is given besides. OpenAI's runs untouched but for its progress bar and files. Programs apart are
+measured one after the other in one server: "split" with tests in a process of their own, "alone" without.
 """
 
 import argparse
@@ -61,19 +61,28 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def compare(problems: list[Problem], workers: int, rounds: int) -> dict[str, float]:
-    """Returns the fastest seconds of each harness, and how many times faster ours is."""
-    ours, theirs = [], []
+    """Returns the fastest seconds of each harness and its least CPU time, and how many times faster ours is."""
+    ours, theirs, our_cpu, their_cpu = [], [], [], []
     for _ in range(rounds):
-        for scores, score in ((ours, score_with_jaxwiz), (theirs, score_with_openai)):
-            start = time.perf_counter()
+        for score, scores, cpu in ((score_with_jaxwiz, ours, our_cpu), (score_with_openai, theirs, their_cpu)):
+            start, cpu_before = time.perf_counter(), cpu_s()
             passed = score(problems, workers)
             scores.append(time.perf_counter() - start)
+            cpu.append(cpu_s() - cpu_before)
             assert passed == len(problems), f"{score.__name__}: {passed} of {len(problems)} passed"
     return {
         "jaxwiz_s": round(min(ours), 3),
         "openai_s": round(min(theirs), 3),
         "times_faster": round(min(theirs) / min(ours), 2),
+        "jaxwiz_cpu_s": round(min(our_cpu), 3),
+        "openai_cpu_s": round(min(their_cpu), 3),
     }
+
+
+def cpu_s() -> float:
+    """Returns the CPU time of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def each(repeats: int) -> dict[str, float]:

@@ -41,6 +41,7 @@ METHOD = {
 BY_DESIGN = {
     "empty": "an empty completion fails, also where a task's tests accept a bare docstring",
     "sandbox": "a program that breaks its sandbox fails",
+    "own_helper": "tests use the prompt's helper (HumanEval/32, 38, 50), also where an answer redefines it",
     "not_plain_data": "a result that is no plain data (an object that claims to equal everything, or never ends) fails",
 }
 

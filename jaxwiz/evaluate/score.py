@@ -14,7 +14,7 @@ from typing import Any
 from jaxwiz import files
 from jaxwiz.console import progress
 from jaxwiz.problems.problem import Benchmark, Problem
-from jaxwiz.problems.programs import Judge, Part
+from jaxwiz.problems.programs import Judge, Part, redefines_helper
 from jaxwiz.records import Completion, Verdict
 from jaxwiz.sandbox import Limits, Outcome, Program
 
@@ -23,6 +23,9 @@ JOURNAL = "verdicts.journal"
 Key = tuple[str, str, int]  # system, task id, sample
 Runner = Callable[[Iterable[tuple[Key, Program]]], Iterator[tuple[Key, Outcome]]]
 
+# The reason of a verdict, passed or failed, on an answer that defines a helper of the prompt anew: OpenAI's tests then
+# use that one, here they use the prompt's own, so the verdicts may differ.
+OWN_HELPER = "own_helper"
 EMPTY = Outcome("failed", "empty completion", "empty")  # OpenAI's tests pass some prompts as they stand
 
 
@@ -71,7 +74,8 @@ def score(
                     advance()
             outcomes[part] = found
             keys = [key for key in keys if found[key].status == "passed"]
-    return [_verdict(key, outcomes) for key in wanted]
+    own_helper = {key for key in wanted if _has_own_helper(benchmark.problems[key[1]], wanted[key])}
+    return [_verdict(key, outcomes, key in own_helper) for key in wanted]
 
 
 def _program(judge: Judge, problem: Problem, completion: Completion, part: Part) -> Program:
@@ -82,7 +86,11 @@ def _solution(problem: Problem, completion: Completion) -> str:
     return completion.completion if completion.whole_program else problem.solution(completion.completion)
 
 
-def _verdict(key: Key, outcomes: Mapping[Part, Mapping[Key, Outcome]]) -> Verdict:
+def _has_own_helper(problem: Problem, completion: Completion) -> bool:
+    return redefines_helper(problem, _solution(problem, completion))
+
+
+def _verdict(key: Key, outcomes: Mapping[Part, Mapping[Key, Outcome]], own_helper: bool) -> Verdict:
     base = outcomes["base"][key]
     last = outcomes["plus"].get(key, base) if "plus" in outcomes else base
     failure = last.failure or {}
@@ -94,7 +102,7 @@ def _verdict(key: Key, outcomes: Mapping[Part, Mapping[Key, Outcome]]) -> Verdic
         outcome=last.status,
         detail=last.detail,
         base_outcome=base.status if "plus" in outcomes else "",
-        reason=last.reason,
+        reason=OWN_HELPER if own_helper and last.reason in ("", "assertion", "exception") else last.reason,
         input=failure.get("input", ""),
         expected=failure.get("expected", ""),
         actual=failure.get("actual", ""),

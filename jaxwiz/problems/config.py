@@ -33,7 +33,8 @@ class HumanEvalPlusConfig:
 
     Attributes:
       kind: "humaneval_plus".
-      path: the task file, .jsonl or .jsonl.gz; none: EvalPlus' release v0.1.10, downloaded once into `cache`.
+      path: the task file, .jsonl or .jsonl.gz, of any version; none: EvalPlus' release, downloaded once into `cache`.
+      version: the release to download; v0.1.9 has 1,056 more plus inputs, of HumanEval/1 and 28.
       ids: the task ids to use, for instance HumanEval/3; empty: all.
       limit: use only the first so many of them, in the file's order; none: all.
       cache: folder for downloads and for what the canonical solutions return; "~" is the home folder.
@@ -43,6 +44,7 @@ class HumanEvalPlusConfig:
 
     kind: Literal["humaneval_plus"] = "humaneval_plus"
     path: Path | None = None
+    version: Literal["v0.1.10", "v0.1.9"] = "v0.1.10"
     ids: tuple[str, ...] = ()
     limit: TaskLimit | None = None
     cache: str = "~/.cache/jaxwiz"

@@ -8,7 +8,8 @@
     its classes      behind it
 
 The helper functions of a prompt (HumanEval/32, 38 and 50) are the benchmark's own in the checker, also where an answer
-defines them anew: `poly` returning 0 passes OpenAI's harness, and fails here.
+defines them anew: `poly` returning 0 passes OpenAI's harness, and fails here. `redefines_helper` finds such answers, so
+that they can be counted.
 """
 
 import ast
@@ -181,6 +182,28 @@ def _bound_at_top(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
     return _bound_names(node)
+
+
+def redefines_helper(problem: Problem, solution: str) -> bool:
+    """Returns whether an answer defines a function anew that HumanEval's tests take from the prompt, and otherwise."""
+    if problem.kind != "humaneval":
+        return False
+    used = _used_names(syntax.parse(problem.test)) - {problem.entry_point}
+    try:
+        own, given = _function_bodies(solution), _function_bodies(problem.prompt + problem.canonical_solution)
+    except SyntaxError:
+        return False
+    return any(own.get(name) != body for name, body in given.items() if name in used)
+
+
+def _function_bodies(code: str) -> dict[str, str]:
+    """Returns each function's arguments and body, without its docstring, by name; of several, the last's."""
+    bodies = {}
+    for node in syntax.parse(code).body:
+        if isinstance(node, ast.FunctionDef):
+            statements = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            bodies[node.name] = "\n".join(map(ast.dump, (node.args, *statements)))
+    return bodies
 
 
 @functools.lru_cache(maxsize=2048)

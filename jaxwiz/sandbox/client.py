@@ -155,6 +155,8 @@ class Server:
                 continue
             if not reply["clean"]:
                 self._replace()
+            if reply["lost"]:
+                continue
             return Outcome(
                 reply["status"],
                 reply["detail"],

@@ -1,5 +1,6 @@
 """Scoring gives published scores and the stated verdicts, and resumes after a kill."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +47,26 @@ def scored(
     runner: Runner | None = None,
 ) -> list[Verdict]:
     return score(answers, benchmark, Judge(), limits, runner or Runner(limits), journal)
+
+
+def test_an_answer_that_redefines_a_helper_of_the_prompt_says_so_whether_it_passes_or_not(tmp_path: Path) -> None:
+    benchmark = load_benchmark(HumanEvalConfig(ids=("HumanEval/32", "HumanEval/33")))
+    right = benchmark.problems["HumanEval/32"].canonical_solution
+    helper = "def poly(xs, x):\n    return 0.0\n"
+    same = "def poly(xs, x):\n    return sum(c * x**i for i, c in enumerate(xs))\n"
+    texts = [right, right + same, "    return 0.0\n" + helper, "    return [\n" + helper]
+    completions = [
+        dataclasses.replace(answer("HumanEval/32", text), sample=number) for number, text in enumerate(texts)
+    ]
+    completions.append(answer("HumanEval/33", "    return 0\ndef poly(): pass\n"))
+    verdicts = scored({"m": completions}, tmp_path / "journal", benchmark)
+    assert [(verdict.outcome, verdict.reason) for verdict in verdicts] == [
+        ("passed", ""),
+        ("passed", "own_helper"),
+        ("failed", "own_helper"),  # passes OpenAI's harness
+        ("failed", "syntax"),
+        ("failed", "exception"),
+    ]
 
 
 @pytest.mark.parametrize("mode", ["wizardcoder", "robust"])

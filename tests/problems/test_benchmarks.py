@@ -19,7 +19,9 @@ from jaxwiz.problems.benchmarks import load_benchmark
 from jaxwiz.problems.config import BenchmarkConfig, HumanEvalConfig, HumanEvalPlusConfig, MbppConfig, MbppPlusConfig
 from jaxwiz.problems.humaneval import load_humaneval
 from jaxwiz.problems.problem import BenchmarkError, select
+from jaxwiz.problems.programs import prepare_judge
 from jaxwiz.problems.source import Release
+from jaxwiz.sandbox import run_programs
 from tests.shared_data import shared_file
 
 HUMANEVAL = {"task_id": "T/0", "prompt": "p", "test": "t", "entry_point": "e", "canonical_solution": "c", "more": 1}
@@ -39,6 +41,35 @@ PLUS = {
     "base_input": [[[1]], [[2]]],
     "plus_input": {},
     "atol": 0,
+}
+
+
+# As HumanEval+ has them, with solutions of our own.
+PLUS_1 = {
+    "task_id": "HumanEval/1",
+    "prompt": "def separate_paren_groups(paren_string):\n",
+    "entry_point": "separate_paren_groups",
+    "canonical_solution": """
+    groups, start, depth = [], 0, 0
+    for place, letter in enumerate(paren_string):
+        depth += {"(": 1, ")": -1}[letter]
+        if depth == 0:
+            groups.append(paren_string[start : place + 1])
+            start = place + 1
+    return groups
+""",
+    "test": "",
+    "contract": "\n    assert paren_string.count('(') == paren_string.count(')')\n",
+    "base_input": [["(())()"]],
+    "atol": 0,
+}
+PLUS_28 = PLUS_1 | {
+    "task_id": "HumanEval/28",
+    "prompt": "def concatenate(strings):\n",
+    "entry_point": "concatenate",
+    "canonical_solution": "    return ''.join(strings)\n",
+    "contract": "\n    assert type(strings) == list\n",
+    "base_input": [[[]]],
 }
 
 
@@ -183,6 +214,45 @@ def test_without_a_network_the_error_says_what_to_give(monkeypatch: pytest.Monke
             load_benchmark(config(cache=str(tmp_path)))
 
 
+def test_humaneval_plus_v019_has_the_inputs_that_v0110_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Same fields; HumanEval/1 and 28 also have inputs that their prompts forbid, scored like all others."""
+    texts = {}
+    for version, unbalanced, other in (("v0.1.10", [], []), ("v0.1.9", [["()(()("]], [["Paper"], [{"ab": 1}]])):
+        rows = [
+            {**PLUS_1, "plus_input": [["()(())"], *unbalanced]},
+            {**PLUS_28, "plus_input": [[["a", "b"]], *other]},
+        ]
+        texts[version] = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    served = {f"https://example.org/{version}/Plus.jsonl.gz": text for version, text in texts.items()}
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(gzip.compress(served[url])))
+    releases = [
+        Release(version, sha256_of_bytes(texts[version]), url) for version, url in zip(texts, served, strict=True)
+    ]
+    monkeypatch.setitem(benchmarks.RELEASES, "humaneval_plus", releases)
+    (tmp_path / "v0.1.9.jsonl").write_bytes(texts["v0.1.9"])
+    cache = str(tmp_path)
+    for config, version, inputs in (
+        (HumanEvalPlusConfig(cache=cache), "v0.1.10", 1),
+        (HumanEvalPlusConfig(cache=cache, version="v0.1.9"), "v0.1.9", 2),
+        (HumanEvalPlusConfig(cache=cache, path=tmp_path / "v0.1.9.jsonl"), "v0.1.9", 2),
+    ):
+        benchmark = load_benchmark(config)
+        assert benchmark.version == version
+        plus = benchmark.problems["HumanEval/1"].plus
+        assert plus is not None and len(plus.plus) == inputs
+    judge = prepare_judge(config, benchmark)
+    wrong = "    assert strings == list(strings)\n    return ''.join(strings)\n"
+    programs = {
+        (task, solution): judge.program(problem, problem.prompt + solution, "plus")
+        for task, problem in benchmark.problems.items()
+        for solution in (problem.canonical_solution, wrong)
+    }
+    passed = {key for key, outcome in run_programs(programs.items()) if outcome.status == "passed"}
+    assert passed == {(task, problem.canonical_solution) for task, problem in benchmark.problems.items()}
+
+
 def test_a_download_is_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = json.dumps(PLUS).encode()
     asked = []
@@ -196,7 +266,7 @@ def test_a_download_is_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(BenchmarkError, match="SHA-256"):
         load_benchmark(config)
     release = Release("v1", sha256_of_bytes(text), "https://example.org/Plus.jsonl.gz")
-    monkeypatch.setitem(benchmarks.RELEASES, "mbpp_plus", release)
+    monkeypatch.setitem(benchmarks.RELEASES, "mbpp_plus", (release,))
     assert load_benchmark(config).version == "v1"
     assert load_benchmark(config).file == f"Plus-v1-{release.sha256[:8]}.jsonl"
     assert len(asked) == 2

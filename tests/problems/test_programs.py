@@ -11,7 +11,7 @@ from jaxwiz.problems.config import HumanEvalConfig, HumanEvalPlusConfig, MbppCon
 from jaxwiz.problems.ground_truth import ground_truth
 from jaxwiz.problems.humaneval import load_humaneval
 from jaxwiz.problems.problem import Benchmark, BenchmarkError, PlusTests, Problem
-from jaxwiz.problems.programs import Judge, Part, prepare_judge
+from jaxwiz.problems.programs import Judge, Part, prepare_judge, redefines_helper
 from jaxwiz.sandbox import Limits, Outcome, Program, run_programs
 from tests.shared_data import shared_file
 
@@ -94,6 +94,24 @@ EQUALS_ALL = """    class Any:
 def test_wrong_answers_fail(problem: Problem, completion: str, reason: str) -> None:
     outcome = outcomes({"a": Judge().program(problem, problem.solution(completion))})["a"]
     assert (outcome.status, outcome.reason) == ("failed", reason)
+
+
+@pytest.mark.parametrize(
+    ("problem", "solution", "redefines"),
+    [
+        (POLY, POLY.prompt + POLY.canonical_solution, False),
+        (POLY, POLY.prompt + POLY.canonical_solution + "\ndef poly(xs, x):\n    return 0.0\n", True),
+        (POLY, "import math\ndef poly(xs, x):\n    return sum([c * math.pow(x, i) for i, c in enumerate(xs)])\n", True),
+        (POLY, POLY.prompt.replace("Evaluates", "Computes") + POLY.canonical_solution, False),  # its docstring alone
+        (POLY, "def find_zero(xs):\n    return 0.0\n", True),  # without it
+        (POLY, "def poly(", False),
+        (CLOSE, CLOSE.prompt + "    return True\ndef helper(): pass\n", False),
+    ],
+)
+def test_answers_that_redefine_a_helper_of_the_prompt_are_found(
+    problem: Problem, solution: str, redefines: bool
+) -> None:
+    assert redefines_helper(problem, solution) is redefines
 
 
 def test_an_answer_may_end_in_a_line_that_goes_on() -> None:

@@ -124,7 +124,8 @@ def test_a_deadline_counts_time_on_the_reference(monkeypatch: pytest.MonkeyPatch
     factor = [1.0]
     monkeypatch.setattr(clock, "machine_factor", lambda: factor[0])
     deadline = clock.Deadline(3.0, 1.0, None)
-    deadline.pids = [1, 2]
+    deadline.watch(1)
+    deadline.watch(2)
     assert deadline.remaining_s() == 3.0
     now[0] += 3.0
     assert deadline.remaining_s() == 0.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jaxwiz.sandbox import Limits, Outcome, Program, run_program, run_programs
-from jaxwiz.sandbox.client import Server
+from jaxwiz.sandbox.client import Ladder, Server
 from tests.sandbox.programs import ANSWER, CONTROL, LIMITS, PASSED, PASSED_ALONE, SHORT, judged, linux, servers_of
 
 pytestmark = linux
@@ -224,6 +224,14 @@ import numpy
 assert numpy.arange(4).sum() == 6
 """
     assert server.run(Program(source), Limits(timeout_s=10.0)) == PASSED_ALONE
+
+
+@pytest.mark.parametrize("without", [[], ["namespaces"]], ids=["L0", "L1"])
+def test_numpy_can_be_imported_by_a_name_that_is_made_when_the_program_runs(without: list[str]):
+    source = "name = 'num' + 'py'\nassert __import__(name).arange(4).sum() == 6"
+    with Server(0, Ladder(without=without)) as server:
+        assert server.run(Program(source), Limits(timeout_s=10.0)) == PASSED_ALONE
+        assert server.run(Program(source), Limits(timeout_s=10.0)) == PASSED_ALONE
 
 
 def test_the_order_of_sets_does_not_change_from_run_to_run(server: Server):

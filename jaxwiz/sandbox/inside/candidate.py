@@ -23,6 +23,7 @@ DETAIL_BYTES = 500
 LENGTH = struct.Struct(">I")
 # first byte of each message to the checker
 READY, VALUE, RAISED, NOT_PLAIN, TOO_LONG = b"R", b"V", b"E", b"N", b"T"
+TAKEN = b"."  # before any message: the candidate has read its source, and the checker may read on
 
 
 class NoInput(io.StringIO):

@@ -1,7 +1,7 @@
 """The checker's process: runs trusted tests against a candidate that lives in another process.
 
 It alone holds tests, data and the pipe for the verdict. From the candidate it reads plain data (codec.py), so no object
-of the candidate's, and no code, ever comes here.
+of the candidate's, and no code, ever comes here. So the process may judge many programs, see referee.py.
 """
 
 import base64
@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from jaxwiz.sandbox.inside import clock, codec
 from jaxwiz.sandbox.inside.candidate import (
@@ -37,15 +37,24 @@ class CallTimeoutError(TimeoutError):
     """A call took longer than its limit."""
 
 
+class Verdict(NamedTuple):
+    """What became of a program; the fields of `Outcome`, or the status CANDIDATE_LOST."""
+
+    status: str
+    detail: str = ""
+    reason: str = ""
+
+
 class Verdicts:
-    """The way to the server: reports, then one verdict, which ends the process."""
+    """The way to the server: for each program reports, then one verdict."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._reported: set[str] = set()
 
     def ready(self) -> None:
-        """Says that all input has been read."""
+        """Says that all input of a program has been read."""
+        self._reported.clear()
         self._send({"ready": True})
 
     def report(self, **fields: object) -> None:
@@ -59,9 +68,13 @@ class Verdicts:
         """Hands bytes to the harness; see program.py."""
         self._send({"output": base64.b64encode(data).decode("ascii")})
 
-    def give(self, status: str, detail: str = "", reason: str = "") -> NoReturn:
+    def give(self, verdict: Verdict) -> None:
+        """Sends the verdict; the process is ready for another program."""
+        self._send(verdict._asdict())
+
+    def end(self, verdict: Verdict) -> NoReturn:
         """Sends the verdict and ends the process."""
-        self._send({"status": status, "detail": detail, "reason": reason})
+        self._send({**verdict._asdict(), "last": True})
         os._exit(0)
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -103,7 +116,7 @@ class Link:
         try:
             write_message(self._requests, request)
         except BrokenPipeError:
-            self._verdicts.give(CANDIDATE_LOST)
+            self._verdicts.end(Verdict(CANDIDATE_LOST))
         return self._open(self._receive(limit_s or None))
 
     def _receive(self, limit_s: float | None) -> bytes:
@@ -112,9 +125,9 @@ class Link:
         try:
             message = read_message(self._answers)
         except ValueError as error:
-            self._verdicts.give("failed", cut(f"the candidate sent {error}"), "not_plain_data")
+            self._verdicts.end(Verdict("failed", cut(f"the candidate sent {error}"), "not_plain_data"))
         if message is None:
-            self._verdicts.give(CANDIDATE_LOST)
+            self._verdicts.end(Verdict(CANDIDATE_LOST))
         return message
 
     def _wait(self, limit_s: float) -> None:
@@ -151,7 +164,7 @@ class Link:
             error, fault = None, str(broken)
         if error is not None:
             raise error
-        return self._verdicts.give("failed", cut(fault), "not_plain_data")
+        return self._verdicts.end(Verdict("failed", cut(fault), "not_plain_data"))
 
 
 class Proxy:
@@ -181,8 +194,8 @@ class Proxy:
         return tuple(answer) if want_arguments else answer
 
 
-def check(source: str, names: Sequence[str], data: bytes, link: Link, verdicts: Verdicts) -> NoReturn:
-    """Runs the tests, sends the verdict and ends the process.
+def check(source: str, names: Sequence[str], data: bytes, link: Link, verdicts: Verdicts) -> Verdict:
+    """Returns the verdict of the tests; ends the process with it where the candidate leaves no other way.
 
     Args:
       source: the checker.
@@ -197,11 +210,11 @@ def check(source: str, names: Sequence[str], data: bytes, link: Link, verdicts: 
         namespace = {**proxies, "calls": proxies, "report": verdicts.report, "emit": verdicts.emit, "data": data}
         exec(compile(source, CHECKER_NAME, "exec", dont_inherit=True), namespace)
     except CallTimeoutError as error:
-        verdicts.give("timed_out", str(error), "timeout")
+        return Verdict("timed_out", str(error), "timeout")
     except BaseException as error:
         detail = getattr(error, "candidate_detail", None) or explain(error, source, CHECKER_NAME)
-        verdicts.give("failed", detail, reason_of(error))
-    verdicts.give("passed")
+        return Verdict("failed", detail, reason_of(error))
+    return Verdict("passed")
 
 
 def _as_exception(kind: str, args: list[Any], detail: str) -> BaseException:

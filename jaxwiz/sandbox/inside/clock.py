@@ -86,6 +86,16 @@ def read_waited_s(schedstat: int | None) -> float:
         return 0.0
 
 
+def open_schedstat(processes: int | None, pid: int) -> int | None:
+    """Returns a descriptor for `read_waited_s` of a process's first thread, None where it can't be read."""
+    if processes is None:
+        return None
+    try:
+        return os.open(f"{pid}/schedstat", os.O_RDONLY, dir_fd=processes)
+    except OSError:
+        return None
+
+
 def cpu_s(pid: int) -> float:
     """Returns the CPU time that a process of ours has used, 0.0 if it is gone."""
     try:
@@ -106,7 +116,16 @@ class Deadline:
     def __init__(self, limit_s: float, factor: float, processes: int | None) -> None:
         self._limit_s, self._factor, self._processes = limit_s, factor, processes
         self._start = time.monotonic()
-        self.pids: list[int] = []
+        self._watched: list[tuple[int, float, float]] = []  # pid, CPU and waiting time that it had before
+
+    def watch(self, pid: int, waited_before_s: float = 0.0) -> None:
+        """Counts the time of a process from now on.
+
+        Args:
+          pid: its number.
+          waited_before_s: what `waited_s` says of it now, 0.0 if it is new.
+        """
+        self._watched.append((pid, cpu_s(pid), waited_before_s))
 
     def remaining_s(self) -> float:
         """Returns for how long to wait before asking again; 0.0: the time is up."""
@@ -121,7 +140,7 @@ class Deadline:
         return max(left_s, 0.005) if left_s > 0.0 else 0.0
 
     def _left_s(self, wall_s: float, limit_s: float) -> float:
-        if sum(map(cpu_s, self.pids)) > MOST_CPU * limit_s:
+        if sum(cpu_s(pid) - before for pid, before, _ in self._watched) > MOST_CPU * limit_s:
             return 0.0
-        waited = sum(waited_s(self._processes, pid) for pid in self.pids)
+        waited = sum(waited_s(self._processes, pid) - before for pid, _, before in self._watched)
         return min(limit_s - (wall_s - waited), MOST_WALL * limit_s - wall_s)

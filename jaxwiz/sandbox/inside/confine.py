@@ -7,6 +7,8 @@
 Whether a layer holds is tried, in a process that then attempts what it must not be able to do.
 """
 
+import _socket  # and `_thread`: what `socket` and `threading` would add, every fork of the server would pay for
+import _thread
 import contextlib
 import errno
 import os
@@ -74,7 +76,7 @@ class Confinement:
         """Confines the calling process, a fork of the server, for good.
 
         Args:
-          limits: the fields of `limits.Limits`.
+          limits: the fields of `limits.Limits` but its time, and "cpu_s" unless that is kept otherwise.
           with_box: whether it may use the box.
         """
         os.setsid()
@@ -193,11 +195,12 @@ def _threads_of_user() -> int:
 def _limit_resources(limits: Mapping[str, Any], present_threads: int | None) -> None:
     wanted = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_CPU: int(limits["cpu_s"]) + 1,
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NOFILE: limits["open_files"],
         resource.RLIMIT_AS: limits["memory_bytes"],
     }
+    if "cpu_s" in limits:
+        wanted[resource.RLIMIT_CPU] = int(limits["cpu_s"]) + 1
     if present_threads is not None:
         wanted[resource.RLIMIT_NPROC] = limits["processes"] + present_threads
     for kind, value in wanted.items():
@@ -232,15 +235,12 @@ def _try(confinement: Confinement) -> None:
 
 def _first_fault(server: int) -> str:
     """Returns what is wrong with the confinement of the calling process, "none" if nothing."""
-    import socket  # here, in a process that ends: what the server itself has loaded, every fork pays for
-    import threading
-
     forbidden = {
         "landlock: listed /": lambda: os.listdir("/"),
         "landlock: opened /proc": lambda: os.open("/proc/self/status", os.O_RDONLY),
         "landlock: made a file outside": lambda: os.open("../escaped", os.O_CREAT | os.O_WRONLY),
         "seccomp: started a process": lambda: os.fork() or os._exit(0),
-        "seccomp: made a socket": lambda: socket.socket(socket.AF_INET),
+        "seccomp: made a socket": lambda: _socket.socket(_socket.AF_INET),
         "seccomp: signalled its server": lambda: os.kill(server, 0),
         "seccomp: changed a mode": lambda: os.chmod(".", 0o700),
     }
@@ -256,7 +256,8 @@ def _first_fault(server: int) -> str:
         file.write("honest")
     os.remove("probe")
     signal.raise_signal(signal.SIGCONT)
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
+    started = _thread.allocate_lock()
+    started.acquire()
+    _thread.start_new_thread(started.release, ())
+    started.acquire()
     return "none"

@@ -95,6 +95,7 @@ ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "select": (23, None),
     "pselect6": (270, 72),
     "recvfrom": (45, 207),
+    "recvmsg": (47, 212),
     "shutdown": (48, 210),
     "getsockopt": (55, 209),
     "getsockname": (51, 204),
