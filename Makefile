@@ -9,7 +9,7 @@ AOT_VENV := .venv-aot
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test lint types test-parity test-ray test-aot clean
+.PHONY: help quickstart test lint types test-parity test-ray test-aot test-multiprocess clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,8 +17,8 @@ help:  ## list the targets
 quickstart: $(VENV)/.core  ## install, get the model, evolve, fine-tune, sample, score; ARGS='train.steps=20' overrides
 	$(BIN)/jaxwiz run configs/pipeline/quickstart.yaml $(ARGS)
 
-test: $(VENV)/.dev  ## all tests but those that the next three targets run
-	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot"
+test: $(VENV)/.dev  ## all tests but those that the next targets run
+	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot and not multiprocess"
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -35,6 +35,9 @@ test-ray: $(PARITY_VENV)/.ready  ## sampling and scoring over a Ray cluster of t
 
 test-aot: $(AOT_VENV)/.ready  ## compile train steps for TPUs that are not here
 	JAX_PLATFORMS=cpu $(AOT_VENV)/bin/python -m pytest -q -m aot tests/aot
+
+test-multiprocess: $(VENV)/.dev  ## training by several processes on this machine, some of them killed
+	$(BIN)/python -m pytest -q -m multiprocess
 
 $(VENV)/.core: requirements/core.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxwiz needs Python 3.11 or newer; set PYTHON=")'

@@ -63,28 +63,50 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder that already stands at `path` is replaced whole, never merged into. What a killed run left is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    retired = path.with_name(f".{path.name}.retired")
-    for leftover in (partial, retired):
-        shutil.rmtree(leftover, ignore_errors=True)
+    partial = partial_folder(path)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        for member in sorted(partial.rglob("*")):
-            if member.is_file():
-                _flush_file(member)
-        if path.exists():
-            path.rename(retired)
-        partial.rename(path)
-        shutil.rmtree(retired, ignore_errors=True)
+        move_into_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_folder(path: Path) -> Path:
+    """Returns where the folder that `atomic_folder` yields lies, for other processes that write into it, too."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def move_into_place(source: Path, target: Path) -> None:
+    """Flushes a file or folder to disk and renames it to `target`, in place of what stands there.
+
+    A kill at any moment leaves it whole under one of the two names, and a repeated call completes the move; where there
+    is no source, it has been moved.
+    """
+    retired = target.with_name(f".{target.name}.retired")
+    shutil.rmtree(retired, ignore_errors=True)
+    if not source.exists():
+        return
+    for member in (source, *sorted(source.rglob("*"))):
+        if member.is_file():
+            _flush_file(member)
+    if target.is_dir():
+        target.rename(retired)
+    os.replace(source, target)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 `text` to `path` atomically, creating parent folders."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` atomically, creating parent folders."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxwiz import files
 from jaxwiz.files import atomic_file, atomic_folder, sha256_of_path, write_text
 
 
@@ -50,3 +51,18 @@ def test_a_folder_hash_sees_names_and_contents(tmp_path: Path):
     renamed = sha256_of_path(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({first, renamed, sha256_of_path(tmp_path)}) == 3
+
+
+def test_a_move_takes_the_place_of_file_or_folder_and_may_be_repeated(tmp_path):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "member").write_text(name)
+    (tmp_path / ".old.retired").mkdir()  # of a call that was killed
+    for _ in range(2):
+        files.move_into_place(tmp_path / "new", tmp_path / "old")
+        assert files.hash_tree(tmp_path) == {"old/member": files.sha256_of_bytes(b"new")}
+    files.write_bytes(tmp_path / "file", b"1")
+    files.write_bytes(tmp_path / "other", b"2")
+    files.move_into_place(tmp_path / "file", tmp_path / "other")
+    assert (tmp_path / "other").read_bytes() == b"1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "other"]

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jaxwiz import __version__
 from jaxwiz.checkpoint.arrays import damaged_chunks
 from jaxwiz.config import dump_config, parse_config
-from jaxwiz.files import UserError, atomic_folder, copy_files, write_text
+from jaxwiz.files import UserError, atomic_folder, copy_files, partial_folder, write_text
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import Params, abstract_params
 
@@ -68,6 +68,8 @@ def save_weights(
 ) -> None:
     """Writes a checkpoint to `folder`, replacing one that stands there only once the new one is complete.
 
+    Where JAX has several processes, each calls it and writes its parts of the arrays, and process 0 the rest.
+
     Args:
       folder: where it goes.
       params: parameters of a model of `config`, on any devices.
@@ -86,11 +88,19 @@ def save_weights(
             unpadded_vocab_size=origin.unpadded_vocab_size,
             hf_config=_without_dtype(origin.hf_config),
         )
+    if jax.process_index() > 0:
+        _save_arrays(partial_folder(folder) / "params", params)
+        return
     with atomic_folder(folder) as partial:
         copy_files(tokenizer, partial / "tokenizer")
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((partial / "params").absolute(), params, save_args=_chunking(params))
+        _save_arrays(partial / "params", params)
         write_header(partial, header)
+
+
+def _save_arrays(folder: Path, params: Params) -> None:
+    """Returns when all processes have written what they have; Orbax makes them wait for process 0's folder."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute(), params, save_args=_chunking(params))
 
 
 def load_weights(
@@ -100,7 +110,8 @@ def load_weights(
 
     Args:
       folder: the checkpoint.
-      shardings: a `jax.sharding.Sharding` for each parameter; None: all on the first device.
+      shardings: a `jax.sharding.Sharding` for each parameter, the same in all processes, each of which calls it; None:
+        all on the first device of this process, which needs no other.
       dtype: the dtype to load as; None: each leaf as it is stored.
 
     Raises:
@@ -108,10 +119,15 @@ def load_weights(
     """
     config = load_model_config(folder)
     abstract = abstract_params(config)
+    together = ocp.options.MultiprocessingOptions()
     if shardings is None:
-        shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), abstract)
+        shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), abstract)
+        me = jax.process_index()
+        together = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"
+        )
     path = (folder / "params").absolute()
-    with _reading(folder), ocp.StandardCheckpointer() as checkpointer:
+    with _reading(folder), ocp.StandardCheckpointer(multiprocessing_options=together) as checkpointer:
         if damaged := damaged_chunks(path):
             named = ", ".join(damaged[:5])
             raise CheckpointError(

@@ -8,7 +8,7 @@ from pydantic import Field
 from jaxwiz.config import section
 from jaxwiz.files import UserError
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.text.templates import get_template
+from jaxwiz.text.templates import require_template_name
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -217,4 +217,4 @@ class ConvertConfig:
                 "export leaves padding out; remove it"
             )
         if self.template is not None:
-            get_template(self.template)
+            require_template_name(self.template)

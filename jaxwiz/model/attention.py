@@ -68,17 +68,20 @@ def blocked_attention(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax
 
     The backward pass recomputes a block's scores from q and k instead of keeping them.
     """
-    T = q.shape[1]
-    block = max(_SMALLEST_BLOCK, -(-T // _MOST_BLOCKS))
     attend = jax.checkpoint(attention)
     outputs = []
-    for start in range(0, T, block):
-        end = min(start + block, T)
+    for start, end in query_blocks(q.shape[1]):
         mask = jnp.arange(end) <= jnp.arange(start, end)[None, :, None]
         if segment_ids is not None:
             mask &= segment_ids[:, start:end, None] == segment_ids[:, None, :end]
         outputs.append(attend(q[:, start:end], k[:, :end], v[:, :end], mask))
     return jnp.concatenate(outputs, axis=1)
+
+
+def query_blocks(length: int) -> list[tuple[int, int]]:
+    """Returns (start, end) of the blocks that `length` queries are computed in."""
+    block = max(_SMALLEST_BLOCK, -(-length // _MOST_BLOCKS))
+    return [(start, min(start + block, length)) for start in range(0, length, block)]
 
 
 def packed_mask(length: int, segment_ids: jax.Array | None) -> jax.Array:

@@ -21,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxwiz.files import UserError
 from jaxwiz.model.attention import PackedAttention, reference_attention
 from jaxwiz.model.attention_kernels import AttentionShape, ChosenAttention
-from jaxwiz.sharding.rules import RULES
+from jaxwiz.sharding.context import to_context_order, to_row_order
+from jaxwiz.sharding.rules import RULES, batch_shards
 
 # Largest error of a token; see above. Measured, 512 to 2,048 tokens: 2e-6 in float32 on a CPU, 1.2e-2 in bfloat16.
 _ALLOWED_EXACT = 1e-4
@@ -80,12 +81,16 @@ def _allowed(shape: AttentionShape, mesh: Mesh) -> float:
 
 def _compare(run: PackedAttention, shape: AttentionShape, mesh: Mesh) -> tuple[jax.Array, ...]:
     """Returns the four errors, each float32 []."""
-    rows = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    rows, context = batch_shards(mesh.shape), mesh.shape["context"]
     segment_ids = packed_segments(rows, shape.length)
 
     def place(x: jax.Array, axis: str) -> jax.Array:
-        sharding = NamedSharding(mesh, PartitionSpec(RULES["batch"], None, RULES[axis], None))
+        sharding = NamedSharding(mesh, PartitionSpec(RULES["batch"], RULES["length"], RULES[axis], None))
         return lax.with_sharding_constraint(x.astype(shape.dtype), sharding)
+
+    def run_as_trained(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+        q, k, v, ids = (to_context_order(x, context) for x in (q, k, v, jnp.asarray(segment_ids)))
+        return to_row_order(run(q, k, v, ids), context)
 
     def results(run: PackedAttention, *inputs: jax.Array) -> tuple[jax.Array, ...]:
         *qkv, segments, out_gradient = inputs
@@ -99,7 +104,7 @@ def _compare(run: PackedAttention, shape: AttentionShape, mesh: Mesh) -> tuple[j
             place(jax.random.normal(one, (rows, shape.length, heads, H)), axis)
             for one, heads, axis in zip(keys, (N, K, K, N), ("heads", "kv_heads", "kv_heads", "heads"), strict=True)
         )
-        got = results(run, q, k, v, segments, out_gradient)
+        got = results(run_as_trained, q, k, v, segments, out_gradient)
         with jax.default_matmul_precision("highest"):
             wide = (x.astype(jnp.float32) for x in (q, k, v))
             expected = results(_reference_by_group, *wide, segments, out_gradient)

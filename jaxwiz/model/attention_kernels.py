@@ -1,12 +1,15 @@
 """Which attention kernel a run uses, by name or by device.
 
-| name | runs on | grouped-query | what it is |
+| name | runs on | rows split (`mesh.context`) | what it is |
 |---|---|---|---|
 | reference | anywhere | yes | the definition: dense scores, the whole square |
-| xla | anywhere | yes | blocks of queries, each with the keys up to its end; the fallback |
+| xla | anywhere | yes, the whole square | blocks of queries, each with the keys up to its end; the fallback |
 | splash | TPU | yes | JAX's Pallas kernel; skips blocks beyond the diagonal |
-| cudnn | NVIDIA GPU | yes | cuDNN's fused kernel, segments as a mask |
-| pallas | NVIDIA GPU | yes | `model/flash.py`; skips blocks beyond the diagonal and of earlier segments |
+| cudnn | NVIDIA GPU | yes, the whole square | cuDNN's fused kernel, segments as a mask |
+| pallas | NVIDIA GPU | no | `model/flash.py`; skips blocks beyond the diagonal and of earlier segments |
+
+All of them do grouped-query attention without repeating keys. Where rows are split, `model/attention_context.py` runs
+them on a device's queries and the whole row's keys.
 
 A kernel that cannot do a run's shape says so by name: asked for by name it is an error, under "auto" the next one is
 taken and the reason kept for whoever reports the choice. Whether a kernel computes the right thing is not taken on
@@ -14,21 +17,24 @@ trust either: see `model/attention_check.py`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxwiz.files import UserError
-from jaxwiz.model.attention import PackedAttention, blocked_attention, reference_attention
+from jaxwiz.model.attention import PackedAttention, attention, blocked_attention, reference_attention
+from jaxwiz.model.attention_context import (
+    ContextKernel,
+    blocked_masked_attention,
+    masked_over_context,
+    split_over_context,
+)
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.flash import flash_attention
-from jaxwiz.model.remat import ATTENTION
+from jaxwiz.model.splash import LANES, splash_attention, splash_over_context
 from jaxwiz.sharding.rules import RULES
-
-_TPU_LANES = 128  # the kernel's blocks are multiples of it
-_SPLASH_BLOCKS = (512, 256, 128)  # queries and keys of one visit; larger ones re-read less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,7 @@ class AttentionShape:
       num_kv_heads: K.
       head_dim: H.
       dtype: of q, k and v, "float32" or "bfloat16".
+      context: devices over which a row's positions are split.
     """
 
     length: int
@@ -48,11 +55,12 @@ class AttentionShape:
     num_kv_heads: int
     head_dim: int
     dtype: str
+    context: int = 1
 
     @classmethod
-    def of(cls, model: LlamaConfig, length: int, dtype: str) -> "AttentionShape":
+    def of(cls, model: LlamaConfig, length: int, dtype: str, context: int = 1) -> "AttentionShape":
         """Returns the shape that rows of `length` tokens have in a model."""
-        return cls(length, model.num_heads, model.num_kv_heads, model.head_dim, dtype)
+        return cls(length, model.num_heads, model.num_kv_heads, model.head_dim, dtype, context)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +71,14 @@ class Kernel:
       run: the function.
       refusal: why it cannot serve a shape on a platform ("cpu", "gpu", "tpu"), or None.
       partitioned: whether the compiler can split it over devices; if not, each device runs it on its own part.
+      over_context: (T, query heads of one device, mesh) -> the same for rows whose positions are split; None: it
+        cannot do those.
     """
 
     run: PackedAttention
     refusal: Callable[[AttentionShape, str], str | None] = lambda shape, platform: None
     partitioned: bool = False
+    over_context: Callable[[int, int, Mesh], ContextKernel] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,44 +96,6 @@ class ChosenAttention:
     passed_over: tuple[str, ...] = ()
 
 
-def splash_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, *, interpret: bool = False
-) -> jax.Array:
-    """Returns attention over packed rows by JAX's splash kernel for TPUs; see `PackedAttention`.
-
-    Any T: rows are filled up at their end, where causality hides what was added. k and v are not repeated.
-    """
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
-
-    T, N, H = q.shape[1:]
-    filled = T + -T % _TPU_LANES
-    block = next(size for size in _SPLASH_BLOCKS if filled % size == 0)
-    causal = splash_attention_mask.MultiHeadMask([splash_attention_mask.CausalMask((filled, filled))] * N)
-    kernel = splash_attention_kernel.make_splash_mha(
-        causal,
-        head_shards=1,
-        q_seq_shards=1,
-        block_sizes=splash_attention_kernel.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        ),
-        residual_checkpoint_name=ATTENTION,
-        interpret=interpret,
-    )
-    q = (q.astype(jnp.float32) * H**-0.5).astype(q.dtype)  # the kernel does not scale
-    q, k, v = (jnp.pad(x, ((0, 0), (0, filled - T), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
-    if segment_ids is None:
-        out = jax.vmap(kernel)(q, k, v)
-    else:
-        filled_ids = jnp.pad(segment_ids, ((0, 0), (0, filled - T)))
-        out = jax.vmap(kernel)(q, k, v, splash_attention_kernel.SegmentIds(filled_ids, filled_ids))
-    return out.swapaxes(1, 2)[:, :T]
-
-
 def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
     """Returns attention over packed rows by cuDNN's fused kernel; see `PackedAttention`.
 
@@ -132,8 +105,20 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.A
     return jax.nn.dot_product_attention(q, k, v, mask=same_segment, is_causal=True, implementation="cudnn")
 
 
+def cudnn_masked_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns attention under a mask bool [B, T, S] by cuDNN's fused kernel, [B, T, N, H]."""
+    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], implementation="cudnn")
+
+
 def _splash_refusal(shape: AttentionShape, platform: str) -> str | None:
-    return None if platform == "tpu" else f"it is for TPUs, and this is a {platform}"
+    if platform != "tpu":
+        return f"it is for TPUs, and this is a {platform}"
+    if shape.context > 1 and shape.length % (2 * shape.context * LANES):
+        return (
+            f"sequence_length = {shape.length}: split over mesh.context = {shape.context} it needs a multiple of "
+            f"{2 * shape.context * LANES}"
+        )
+    return None
 
 
 def _cudnn_refusal(shape: AttentionShape, platform: str) -> str | None:
@@ -157,10 +142,22 @@ def _pallas_refusal(shape: AttentionShape, platform: str) -> str | None:
 
 
 KERNELS: dict[str, Kernel] = {
-    "reference": Kernel(reference_attention, partitioned=True),
-    "xla": Kernel(blocked_attention, partitioned=True),
-    "splash": Kernel(splash_attention, _splash_refusal),
-    "cudnn": Kernel(cudnn_attention, _cudnn_refusal),
+    "reference": Kernel(
+        reference_attention,
+        partitioned=True,
+        over_context=lambda length, heads, mesh: masked_over_context(attention, length, mesh),
+    ),
+    "xla": Kernel(
+        blocked_attention,
+        partitioned=True,
+        over_context=lambda length, heads, mesh: masked_over_context(blocked_masked_attention, length, mesh),
+    ),
+    "splash": Kernel(splash_attention, _splash_refusal, over_context=splash_over_context),
+    "cudnn": Kernel(
+        cudnn_attention,
+        _cudnn_refusal,
+        over_context=lambda length, heads, mesh: masked_over_context(cudnn_masked_attention, length, mesh),
+    ),
     "pallas": Kernel(flash_attention, _pallas_refusal),
 }
 
@@ -173,26 +170,46 @@ def choose_attention(name: str, shape: AttentionShape, mesh: Mesh | None = None)
     Args:
       name: a key of `KERNELS`, or "auto".
       shape: what it has to serve.
-      mesh: the devices, with rows and heads split over them as `sharding/rules.py` says; None: the default device.
+      mesh: the devices, with rows, positions and heads split over them as `sharding/rules.py` says; None: the default
+        device. Where positions are split, the kernel takes rows in context order (`sharding/context.py`).
 
     Raises:
       UserError: the kernel asked for cannot serve the shape on this platform; says why.
     """
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    if mesh is not None:
+        shape = dataclasses.replace(shape, context=mesh.shape["context"])
+    _require_even_split(shape)
     candidates = _PREFERRED.get(platform, ("xla",)) if name == "auto" else (name,)
     passed_over: list[str] = []
     for candidate in candidates:
         kernel = KERNELS[candidate]
         reason = kernel.refusal(shape, platform)
+        if reason is None and shape.context > 1 and kernel.over_context is None:
+            reason = f"it needs whole rows, and mesh.context = {shape.context} splits them"
         if reason is None:
-            run = kernel.run if mesh is None or kernel.partitioned else split_over(mesh, kernel.run)
-            return ChosenAttention(candidate, run, tuple(passed_over))
+            return ChosenAttention(candidate, _on_mesh(kernel, shape, mesh), tuple(passed_over))
         passed_over.append(f"{candidate}: {reason}")
     raise UserError(f"compute.attention = {name!r}: cannot serve this run, {reason}; or use 'auto'")
 
 
+def _require_even_split(shape: AttentionShape) -> None:
+    if shape.context > 1 and shape.length % (2 * shape.context):
+        raise UserError(
+            f"sequence_length = {shape.length}: must be a multiple of 2 x mesh.context = {2 * shape.context}, so that "
+            "each device gets an early and a late part of every row; pack rows of another length or change the mesh"
+        )
+
+
+def _on_mesh(kernel: Kernel, shape: AttentionShape, mesh: Mesh | None) -> PackedAttention:
+    if mesh is not None and kernel.over_context is not None and shape.context > 1:
+        heads = shape.num_heads // math.prod(mesh.shape[axis] for axis in RULES["heads"])
+        return split_over_context(mesh, kernel.over_context(shape.length, heads, mesh))
+    return kernel.run if mesh is None or kernel.partitioned else split_over(mesh, kernel.run)
+
+
 def split_over(mesh: Mesh, run: PackedAttention) -> PackedAttention:
-    """Returns `run` with each device of a mesh on its own rows and heads; attention crosses neither.
+    """Returns `run` with each device of a mesh on its own whole rows and heads; attention crosses neither.
 
     Args:
       mesh: axes as `sharding/mesh.py` names them.

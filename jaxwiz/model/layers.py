@@ -13,6 +13,8 @@ from flax import nnx
 
 from jaxwiz.model.config import LlamaConfig, axis_sizes
 from jaxwiz.model.lora import LAYOUTS, Adapters, corrected
+from jaxwiz.model.product import Product
+from jaxwiz.model.remat import FEED_FORWARD, named
 from jaxwiz.model.rope import Rotation, rotate
 
 # (q [B,T,N,H], k [B,T,K,H], v [B,T,K,H]) -> [B,T,N,H]: attention over whatever the caller keeps.
@@ -54,10 +56,10 @@ class Projection(nnx.Module):
         if bias:
             self.bias = nnx.Param(jnp.zeros(shape[len(into) :], jnp.float32), axes=axes[len(into) :])
 
-    def __call__(self, x: jax.Array, adapters: Adapters | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: Adapters | None = None, product: Product = jnp.einsum) -> jax.Array:
         """Returns the map of `x` [B, T, *in], as [B, T, *out]."""
         into, out = LAYOUTS[self.target]
-        y = jnp.einsum(f"BT{into},{into}{out}->BT{out}", x, self.kernel[...])
+        y = product(f"BT{into},{into}{out}->BT{out}", x, self.kernel[...])
         if hasattr(self, "bias"):
             y = y + self.bias[...]
         return corrected(y, self.target, x, adapters)
@@ -73,11 +75,18 @@ class Attention(nnx.Module):
         self.v = Projection(config, rngs, "v", bias=bias)
         self.o = Projection(config, rngs, "o", bias=bias)
 
-    def __call__(self, x: jax.Array, turn: Rotation, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        turn: Rotation,
+        attend: Attend,
+        adapters: Adapters | None = None,
+        product: Product = jnp.einsum,
+    ) -> jax.Array:
         """Returns the attention block's output [B, T, D] for normed input `x` [B, T, D]."""
-        q = rotate(self.q(x, adapters), turn)
-        k = rotate(self.k(x, adapters), turn)
-        return self.o(attend(q, k, self.v(x, adapters)), adapters)
+        q = rotate(self.q(x, adapters, product), turn)
+        k = rotate(self.k(x, adapters, product), turn)
+        return self.o(attend(q, k, self.v(x, adapters, product)), adapters, product)
 
 
 class FeedForward(nnx.Module):
@@ -89,9 +98,11 @@ class FeedForward(nnx.Module):
         self.up = Projection(config, rngs, "up", bias=bias)
         self.down = Projection(config, rngs, "down", bias=bias)
 
-    def __call__(self, x: jax.Array, adapters: Adapters | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, adapters: Adapters | None = None, product: Product = jnp.einsum) -> jax.Array:
         """Returns the block's output [B, T, D] for normed input `x` [B, T, D]."""
-        return self.down(jax.nn.silu(self.gate(x, adapters)) * self.up(x, adapters), adapters)
+        gate = named(FEED_FORWARD, self.gate(x, adapters, product))
+        up = named(FEED_FORWARD, self.up(x, adapters, product))
+        return self.down(jax.nn.silu(gate) * up, adapters, product)
 
 
 class DecoderLayer(nnx.Module):
@@ -103,12 +114,27 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(config, rngs)
         self.mlp = FeedForward(config, rngs)
 
-    def __call__(self, x: jax.Array, turn: Rotation, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
-        """Returns the residual stream [B, T, D] after this layer."""
+    def __call__(
+        self,
+        x: jax.Array,
+        turn: Rotation,
+        attend: Attend,
+        adapters: Adapters | None = None,
+        product: Product = jnp.einsum,
+    ) -> jax.Array:
+        """Returns the residual stream [B, T, D] after this layer.
+
+        Args:
+          x: the residual stream [B, T, D] before it.
+          turn: the rotation of each position's queries and keys.
+          attend: attention over whatever the caller keeps.
+          adapters: low-rank corrections of the projections; None: there are none.
+          product: how activations are multiplied with kernels, see `model/product.py`.
+        """
         with jax.named_scope("attention"):
-            x = x + self.attn(self.attn_norm(x), turn, attend, adapters)
+            x = x + self.attn(self.attn_norm(x), turn, attend, adapters, product)
         with jax.named_scope("feed_forward"):
-            return x + self.mlp(self.mlp_norm(x), adapters)
+            return x + self.mlp(self.mlp_norm(x), adapters, product)
 
 
 class Embedding(nnx.Module):

@@ -10,15 +10,19 @@ import operator
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from jaxwiz.model.attention import PackedAttention, attention, blocked_attention, slot_mask
 from jaxwiz.model.cache import KVCache
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.embedding import look_up
 from jaxwiz.model.layers import DecoderLayer, RMSNorm
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.params import Params, graph_of
+from jaxwiz.model.product import choose_product
 from jaxwiz.model.remat import ATTENTION, LAYER_INPUT, named, with_remat
 from jaxwiz.model.rope import rotation
+from jaxwiz.sharding.rules import activation_sharding
 
 
 def hidden_states(
@@ -33,6 +37,7 @@ def hidden_states(
     remat: str = "none",
     scan_layers: bool = True,
     adapters: Adapters | None = None,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Returns the normed final hidden states [B, T, D] in `compute_dtype`.
 
@@ -47,18 +52,24 @@ def hidden_states(
       remat: what a layer keeps for its backward pass, a policy of `model/remat.py`.
       scan_layers: False unrolls the layers, so that a debugger or profiler tells them apart; compiles far slower.
       adapters: low-rank corrections of the projections; None: there are none.
+      mesh: the devices over which hidden states are split as `sharding/rules.py` says; None: it is not said.
     """
     turn = rotation(config, positions, segment_ids)
+    product = choose_product(compute_dtype, mesh)
+
+    def placed(x: jax.Array) -> jax.Array:
+        return x if mesh is None else jax.lax.with_sharding_constraint(x, activation_sharding(mesh))
 
     def attend_in_row(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return named(ATTENTION, attend(q, k, v, segment_ids))
 
     def layer(x: jax.Array, scanned: tuple[Params, Adapters | None]) -> tuple[jax.Array, None]:
         layer_params, layer_adapters = scanned
-        x = named(LAYER_INPUT, x)
-        return _layer_module(config, layer_params, compute_dtype)(x, turn, attend_in_row, layer_adapters), None
+        x = named(LAYER_INPUT, placed(x))
+        module = _layer_module(config, layer_params, compute_dtype)
+        return module(x, turn, attend_in_row, layer_adapters, product), None
 
-    x = _embed(params, tokens, compute_dtype)
+    x = _embed(params, tokens, compute_dtype, mesh)
     layer = with_remat(layer, remat, scanned=scan_layers)
     layers = (params["layers"], adapters and adapters.by_layer(config.num_layers))
     if scan_layers:
@@ -66,7 +77,7 @@ def hidden_states(
     else:
         for index in range(config.num_layers):
             x, _ = layer(x, jax.tree.map(operator.itemgetter(index), layers))
-    return _final_norm(params, config, x)
+    return _final_norm(params, config, placed(x))
 
 
 def cached_hidden_states(
@@ -133,9 +144,10 @@ def head_kernel(params: Params, config: LlamaConfig) -> jax.Array:
     return params["embed"]["tokens"].T if config.tie_embeddings else params["head"]["kernel"]
 
 
-def _embed(params: Params, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _embed(params: Params, tokens: jax.Array, dtype: jnp.dtype, mesh: Mesh | None = None) -> jax.Array:
     with jax.named_scope("embed"):
-        return params["embed"]["tokens"][tokens].astype(dtype)
+        table = params["embed"]["tokens"]
+        return table[tokens].astype(dtype) if mesh is None else look_up(table, tokens, dtype, mesh)
 
 
 def _layer_module(config: LlamaConfig, layer_params: Params, dtype: jnp.dtype) -> DecoderLayer:

@@ -8,6 +8,7 @@ A layer's backward pass needs its activations: keep them all (most memory), reco
 | none | everything |
 | full | nothing |
 | dots | results of products with weights; not attention scores, whose size grows with the square of T |
+| save_feed_forward | as save_attention, and what gate and up give: near half of a layer's products with weights |
 | save_attention | the attention output; splash and pallas then go back without running forward again |
 | offload | as save_attention, but that and the layer's input wait in the host's memory |
 """
@@ -22,6 +23,7 @@ from jaxwiz.files import UserError
 
 LAYER_INPUT = "layer_input"
 ATTENTION = "attention"
+FEED_FORWARD = "feed_forward"
 
 _HOST_MEMORY = "pinned_host"
 
@@ -31,6 +33,7 @@ POLICIES: dict[str, Policy] = {
     "none": jax.checkpoint_policies.everything_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "save_feed_forward": jax.checkpoint_policies.save_only_these_names(ATTENTION, FEED_FORWARD),
     "save_attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
@@ -42,7 +45,7 @@ POLICIES: dict[str, Policy] = {
 
 
 def named(name: str, x: jax.Array) -> jax.Array:
-    """Returns `x`, marked with a name that policies know: `LAYER_INPUT` or `ATTENTION`."""
+    """Returns `x`, marked with a name that policies know: `LAYER_INPUT`, `ATTENTION` or `FEED_FORWARD`."""
     return checkpoint_name(x, name)
 
 

@@ -1,5 +1,11 @@
-"""From logical axes to mesh axes: one table, and errors instead of silent replication."""
+"""From logical axes to mesh axes: one table, and errors instead of silent replication.
 
+Whoever places an array asks here: parameters and what follows them (moments, gradients) by their declared axes, token
+arrays and activations by "batch" and "length". Rules of training and of inference stand in the same table.
+"""
+
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,11 +15,11 @@ from jaxwiz.files import UserError
 
 # Logical axis -> mesh axes it is split over. An axis that is not listed is an error; () means "never split".
 RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
-    "length": (),
+    "batch": ("slice", "data", "fsdp"),
+    "length": ("context",),
     "layers": (),
     "vocab": ("tensor",),
-    "embed": ("fsdp",),
+    "embed": ("fsdp", "context"),  # devices that share a row's positions need not hold the same parameters
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
@@ -21,6 +27,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "norm": (),
     "rank": (),
 }
+
+# The part of the parameters' bytes that need not be split over an fsdp axis; norm scales and biases take far less.
+MAX_WHOLE_SHARE = 0.02
 
 
 def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> NamedSharding:
@@ -56,24 +65,53 @@ def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], axes: tuple[str, 
     return NamedSharding(mesh, PartitionSpec(*partition))
 
 
-def param_shardings(mesh: Mesh, specs: dict[str, Any]) -> dict[str, Any]:
+def param_shardings(mesh: Mesh, specs: dict[str, Any], max_whole_share: float = MAX_WHOLE_SHARE) -> dict[str, Any]:
     """Returns a `NamedSharding` for every parameter declaration (anything with `shape` and `axes`) in a nested dict.
 
+    Args:
+      mesh: the device mesh.
+      specs: the declarations.
+      max_whole_share: how much of their bytes may lie along no fsdp axis where the mesh has one.
+
     Raises:
-      UserError: see `sharding_of`.
+      UserError: see `sharding_of`; or more than that lies along none, with the largest ones named.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, spec: sharding_of(
-            mesh, jax.tree_util.keystr(path, simple=True, separator="."), spec.shape, spec.axes
-        ),
-        specs,
-        is_leaf=lambda node: hasattr(node, "axes"),
-    )
+    whole: dict[str, int] = {}
+    total = 0
+
+    def place(path: tuple[Any, ...], spec: Any) -> NamedSharding:
+        nonlocal total
+        name, size = jax.tree_util.keystr(path, simple=True, separator="."), math.prod(spec.shape)
+        sharding = sharding_of(mesh, name, spec.shape, spec.axes)
+        total += size
+        if not any("fsdp" in (axes or ()) for axes in sharding.spec):
+            whole[name] = size
+        return sharding
+
+    shardings = jax.tree_util.tree_map_with_path(place, specs, is_leaf=lambda node: hasattr(node, "axes"))
+    if mesh.shape["fsdp"] > 1 and sum(whole.values()) > max_whole_share * total:
+        largest = ", ".join(sorted(whole, key=lambda name: -whole[name])[:3])
+        raise UserError(
+            f"mesh.fsdp = {mesh.shape['fsdp']}: {sum(whole.values()) / total:.1%} of the parameters' bytes would not "
+            f"be split over it, at most {max_whole_share:.0%} may; the largest: {largest}. Let one of their axes lie "
+            "along fsdp in RULES in jaxwiz/sharding/rules.py, or set mesh.fsdp to 1"
+        )
+    return shardings
+
+
+def batch_shards(mesh_sizes: Mapping[str, int]) -> int:
+    """Returns over how many devices the rows of a batch are split, of {mesh axis: size}."""
+    return math.prod(mesh_sizes[axis] for axis in RULES["batch"])
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns how [B, T] token arrays lie on the mesh: rows over data and fsdp, columns whole."""
-    return NamedSharding(mesh, PartitionSpec(RULES["batch"], None))
+    """Returns how [B, T] token arrays lie on the mesh: rows over slice, data and fsdp, positions over context."""
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"], RULES["length"]))
+
+
+def activation_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns how hidden states [B, T, D] lie on the mesh between layers: as their tokens do, each of them whole."""
+    return NamedSharding(mesh, PartitionSpec(RULES["batch"], RULES["length"], None))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -4,8 +4,8 @@ A point is a folder, `<out>/benchmark/step-00050`: `model/`, `sample/` and `eval
 `result.json`, written last. A run that is killed and comes to the same step again has the same weights there (resuming
 is exact), so it takes a finished result as it is and lets the stages go on with an unfinished one.
 
-The stages are found by name, since stages do not import each other, and run in this process, which has the devices: a
-second copy of the weights and a key/value cache need room beside the training state. Nothing of that state is touched.
+The stages are found by name, since stages do not import each other, and run in process 0, which has devices: a second
+copy of the weights and a key/value cache need room there beside the training state. Nothing of that state is touched.
 """
 
 import importlib
@@ -15,13 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxwiz import console, files
 from jaxwiz.checkpoint.weights import save_weights, tokenizer_folder
 from jaxwiz.config import ConfigError, Finding, missing_inputs, parse_config, to_yaml
 from jaxwiz.problems.benchmarks import load_benchmark
 from jaxwiz.records import Completion, write_records
+from jaxwiz.sharding.processes import current
 from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.job import TrainError, TrainJob
 from jaxwiz.train.result import trained_model, trained_provenance
@@ -40,6 +39,8 @@ class _Stages(NamedTuple):
 def measure(job: TrainJob, state: TrainState, step: int) -> dict[str, float]:
     """Returns the scores of the weights after `step` steps, as {"pass@1": share of tasks, ...}.
 
+    Every process calls it: all write the weights, and process 0 runs the stages while the others wait.
+
     Args:
       job: the run, with a `benchmark` in its config.
       state: after that step.
@@ -50,24 +51,32 @@ def measure(job: TrainJob, state: TrainState, step: int) -> dict[str, float]:
     """
     assert job.config.benchmark is not None
     folder = job.config.out / "benchmark" / f"step-{step:05d}"
-    result = folder / "result.json"
-    if not result.exists():
-        model = folder / "model"
-        if not model.exists():
+    result, model = folder / "result.json", folder / "model"
+    processes = current()
+    measured, saved = json.loads(processes.of_first(json.dumps([result.exists(), model.exists()])))
+    if not measured:
+        if not saved:
             tokenizer = tokenizer_folder(job.config.checkpoint)
             weights, origin = trained_model(job, state), trained_provenance(job, step)
             template, base = job.manifest.template, job.config.checkpoint
             save_weights(model, weights, job.model, tokenizer, origin, template=template, base=base)
-        stages = _stages(job.config, folder, model, folder / "sample" / "completions.jsonl")
-        for name, config in stages._asdict().items():
-            console.say(f"train: benchmark after step {step}: {name}")
-            files.write_text(config.out / "config.yaml", f"stage: {name}\n{to_yaml(config)}")
-            _module(name, "run").run(config)
-        report = json.loads((stages.evaluate.out / "report.json").read_text(encoding="utf-8"))
-        files.write_text(result, json.dumps(_scores(report)) + "\n")
-        if not job.config.benchmark.keep_weights:
-            shutil.rmtree(model)
-    return json.loads(result.read_text(encoding="utf-8"))
+        if processes.is_first:
+            _run_stages(job.config, folder, step)
+    return json.loads(processes.of_first(result.read_text(encoding="utf-8") if processes.is_first else ""))
+
+
+def _run_stages(config: TrainConfig, folder: Path, step: int) -> None:
+    """Samples and evaluates with the weights in `folder`, and leaves `result.json` there."""
+    assert config.benchmark is not None
+    stages = _stages(config, folder, folder / "model", folder / "sample" / "completions.jsonl")
+    for name, stage in stages._asdict().items():
+        console.say(f"train: benchmark after step {step}: {name}")
+        files.write_text(stage.out / "config.yaml", f"stage: {name}\n{to_yaml(stage)}")
+        _module(name, "run").run(stage)
+    report = json.loads((stages.evaluate.out / "report.json").read_text(encoding="utf-8"))
+    files.write_text(folder / "result.json", json.dumps(_scores(report)) + "\n")
+    if not config.benchmark.keep_weights:
+        shutil.rmtree(folder / "model")
 
 
 def require_benchmark(config: TrainConfig) -> None:
@@ -85,9 +94,6 @@ def check_benchmark(config: TrainConfig) -> list[Finding]:
     """Returns what both stages' own checks find, with the base checkpoint and answers that are all empty."""
     if config.benchmark is None:
         return []
-    if jax.process_count() > 1:
-        message = f"benchmark: this run has {jax.process_count()} processes, and the sampler works in one"
-        return [Finding("error", f"{message}; leave it out, and score saved checkpoints afterwards")]
     with tempfile.TemporaryDirectory() as scratch:
         answers = Path(scratch) / "completions.jsonl"
         try:

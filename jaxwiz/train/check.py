@@ -17,7 +17,7 @@ from jaxwiz.sharding.devices import device_memory_bytes
 from jaxwiz.sharding.mesh import make_mesh
 from jaxwiz.sharding.rules import param_shardings
 from jaxwiz.train.config import TrainConfig
-from jaxwiz.train.dataset import Manifest, read_manifest, require_matching_checkpoint
+from jaxwiz.train.dataset import Manifest, read_manifests, require_matching_checkpoint
 from jaxwiz.train.job import require_rows_divide, total_steps
 from jaxwiz.train.memory import GIB, step_memory_bytes
 
@@ -28,7 +28,7 @@ def check_training(config: TrainConfig) -> list[Finding]:
     """Returns all findings; later ones that need what an earlier error denies are left out."""
     try:
         model = load_model_config(config.checkpoint)
-        manifest = read_manifest(config.dataset)
+        manifest = read_manifests(config)
         sizes = config.mesh.sizes(jax.device_count())
     except UserError as error:
         return [Finding("error", str(error))]
@@ -66,7 +66,8 @@ def _attempt(action: Callable[[], object], success: str) -> Finding:
 def _attention_findings(config: TrainConfig, model: LlamaConfig, manifest: Manifest) -> list[Finding]:
     try:
         require_offload_memory(config.compute.remat, jax.local_devices()[0])
-        shape = AttentionShape.of(model, manifest.sequence_length, config.compute.dtype)
+        context = config.mesh.sizes(jax.device_count())["context"]
+        shape = AttentionShape.of(model, manifest.sequence_length, config.compute.dtype, context)
         chosen = choose_attention(config.compute.attention, shape)
     except UserError as error:
         return [Finding("error", str(error))]

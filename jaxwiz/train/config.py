@@ -14,31 +14,105 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 
 
+MomentDtype = Literal["float32", "bfloat16"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 @section
-class OptimizerConfig:
-    """AdamW and its learning-rate schedule. The defaults are WizardCoder's.
+class AdamW:
+    """Adam with decoupled weight decay (arXiv 1711.05101). The defaults are WizardCoder's.
 
     Attributes:
+      kind: "adamw".
+      beta1: decay of the mean of gradients.
+      beta2: decay of the mean of squared gradients.
+      epsilon: added to the root of the second moment.
+      moment_dtype: of the mean of gradients; bfloat16 saves a sixth of what training needs without activations.
+    """
+
+    kind: Literal["adamw"] = "adamw"
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    moment_dtype: MomentDtype = "float32"
+
+
+@section
+class Adafactor:
+    """Adafactor (arXiv 1804.04235): squared gradients are kept as one row and one column a matrix, almost no memory.
+
+    Attributes:
+      kind: "adafactor".
+      decay_exponent: the mean of squared gradients decays by 1 - step ** -decay_exponent.
+      max_update_rms: updates of a parameter are scaled down to this root mean square; none: they are not.
+      relative: scale updates by the parameter's own root mean square; the learning rate is then a part of it.
+      momentum: decay of the mean of updates, which takes as much memory as the parameters; none: there is no mean.
+    """
+
+    kind: Literal["adafactor"] = "adafactor"
+    decay_exponent: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_update_rms: Annotated[float, Field(gt=0)] | None = 1.0
+    relative: bool = True
+    momentum: Decay | None = None
+
+
+@section
+class Muon:
+    """Muon: the momentum of each matrix of the layers, orthogonalised; embedding, head, norms, biases take AdamW.
+
+    Updates are scaled to the size of AdamW's (arXiv 2502.16982), so its learning rates and weight decay serve.
+
+    Attributes:
+      kind: "muon".
+      momentum: decay of the mean of gradients, with Nesterov's look ahead.
+      newton_schulz_steps: iterations of the orthogonalisation.
+      adamw: for the parameters that are no matrices of layers; its `moment_dtype` is that of both.
+    """
+
+    kind: Literal["muon"] = "muon"
+    momentum: Decay = 0.95
+    newton_schulz_steps: PositiveInt = 5
+    adamw: AdamW = AdamW()
+
+
+Algorithm = Annotated[AdamW | Adafactor | Muon, Field(discriminator="kind")]
+
+
+@section
+class OptimizerConfig:
+    """The optimizer, its learning-rate schedule, decay and clipping. The defaults are WizardCoder's.
+
+    Attributes:
+      algorithm: what makes a direction of the gradient, by `kind`: "adamw", "adafactor" or "muon".
       learning_rate: the peak, reached at the end of the warm-up.
       schedule: how the rate goes on after the warm-up; "cosine" and "linear" fall to `final_ratio` at the last step.
       warmup_steps: steps of linear warm-up; the first step already has a rate above zero.
       final_ratio: the rate after the last step, as a part of the peak ("cosine" and "linear" only).
-      beta1: decay of the mean of gradients.
-      beta2: decay of the mean of squared gradients.
-      epsilon: added to the root of the second moment.
       weight_decay: decoupled decay per step, times the learning rate; norm scales and biases are exempt.
       max_grad_norm: gradients are scaled down to this global norm; none: not clipped.
     """
 
+    algorithm: Algorithm = AdamW()
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: NonNegativeInt = 0
     final_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    epsilon: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+
+
+@section
+class LossConfig:
+    """What is minimised beside the cross entropy of targets, which is always what `loss` reports.
+
+    Attributes:
+      z_loss: weight of the squared logarithm of the softmax's normaliser, which keeps logits from drifting; 1e-4 is
+        usual (arXiv 2204.02311, section 5).
+      label_smoothing: the part of each target's probability that is spread evenly over the vocabulary.
+    """
+
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @section
@@ -75,7 +149,7 @@ class ComputeConfig:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "reference", "xla", "splash", "cudnn", "pallas"] = "auto"
-    remat: Literal["none", "full", "dots", "save_attention", "offload"] = "none"
+    remat: Literal["none", "full", "dots", "save_feed_forward", "save_attention", "offload"] = "none"
     scan_layers: bool = True
     loss_chunk_positions: PositiveInt = 128
 
@@ -118,14 +192,29 @@ class TrainBenchmarkConfig:
 
 
 @section
+class MixedDataset:
+    """A further dataset that is mixed with `dataset`.
+
+    Attributes:
+      path: `out` folder of a data stage, with the same tokenizer, template and length of rows.
+      weight: how many of its rows are seen for each row of `dataset`; 0.25: one of five rows is from here.
+    """
+
+    path: Path
+    weight: Annotated[float, Field(gt=0)]
+
+
+@section
 class TrainConfig:
     """The train stage: fine-tune a checkpoint on packed shards.
 
     Attributes:
       out: folder of results and working state.
       dataset: `out` folder of a data stage: `dataset/` and `manifest.json`.
+      mix: further datasets, by weight relative to `dataset`; each repeats in its own epochs.
       checkpoint: the weights to start from, with their tokenizer.
-      optimizer: AdamW and schedule.
+      optimizer: algorithm and schedule.
+      loss: what is minimised beside the cross entropy.
       mesh: how devices are laid out.
       batch: rows and micro-batches of a step.
       compute: numerics and memory.
@@ -139,8 +228,10 @@ class TrainConfig:
 
     out: Path
     dataset: Path
+    mix: tuple[MixedDataset, ...] = ()
     checkpoint: Path
     optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
     mesh: MeshConfig = MeshConfig()
     batch: BatchConfig = BatchConfig()
     compute: ComputeConfig = ComputeConfig()

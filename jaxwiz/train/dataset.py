@@ -1,4 +1,4 @@
-"""What a dataset's manifest says, read and held against the dataset itself and against the checkpoint.
+"""The datasets of a run: their manifests, held against the files, each other and the checkpoint, and their feeds.
 
 A model that is fed another tokenizer's ids trains without an error and learns nonsense, so the digests must be equal.
 """
@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 
 from jaxwiz.checkpoint.weights import load_model_config, tokenizer_folder
-from jaxwiz.data.feed import DatasetShape, read_shape
+from jaxwiz.data.feed import DatasetShape, Feed, read_shape
 from jaxwiz.files import UserError
 from jaxwiz.text.tokenizer import load_tokenizer
+from jaxwiz.train.config import TrainConfig
 
 _SCHEMA = "jaxwiz.data_manifest.v1"
 
@@ -27,6 +28,7 @@ class Manifest:
       sequence_length: T, tokens in a packed row.
       rows: packed rows of each split.
       template: name of the instruction template that its examples were put into.
+      template_digest: SHA-256 of what that template does.
       vocab_size: of the tokenizer that encoded it; ids are below it.
       tokenizer_digest: SHA-256 over that tokenizer's files.
     """
@@ -34,6 +36,7 @@ class Manifest:
     sequence_length: int
     rows: dict[str, int]
     template: str
+    template_digest: str
     vocab_size: int
     tokenizer_digest: str
 
@@ -54,6 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
             sequence_length=data["sequence_length"],
             rows={name: split["rows"] for name, split in data["splits"].items()},
             template=data["template"]["name"],
+            template_digest=data["template"]["sha256"],
             vocab_size=data["tokenizer"]["vocab_size"],
             tokenizer_digest=data["tokenizer"]["sha256"],
         )
@@ -67,6 +71,48 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestError(f"{path}: damaged ({error!r}); run the data stage again") from None
     _require_described(path, manifest, read_shape(folder / "dataset"))
     return manifest
+
+
+def read_manifests(config: TrainConfig) -> Manifest:
+    """Returns what all datasets of a run have in common, with the rows of each split added up.
+
+    Raises:
+      ManifestError: see `read_manifest`; or they differ in tokenizer, template or length of rows.
+      UserError: a dataset itself cannot be read.
+    """
+    manifest = read_manifest(config.dataset)
+    for share in config.mix:
+        other = read_manifest(share.path)
+        for name in ("tokenizer_digest", "template", "template_digest", "sequence_length"):
+            here, there = getattr(manifest, name), getattr(other, name)
+            if here != there:
+                raise ManifestError(
+                    f"{share.path / 'manifest.json'}: {name} {there!r}, but {config.dataset} has {here!r}; "
+                    "run the data stage with the same settings for all datasets of a mix"
+                )
+        splits = sorted(manifest.rows.keys() | other.rows.keys())
+        rows = {split: manifest.rows.get(split, 0) + other.rows.get(split, 0) for split in splits}
+        manifest = dataclasses.replace(manifest, rows=rows)
+    return manifest
+
+
+def open_train_feed(config: TrainConfig) -> Feed:
+    """Returns the feed of all steps, the datasets mixed by weight where there are several.
+
+    Raises:
+      UserError: a dataset has no such split, or weights cannot be kept to.
+    """
+    folders = [config.dataset, *(share.path for share in config.mix)]
+    weights = [1.0, *(share.weight for share in config.mix)] if config.mix else None
+    datasets = [folder / "dataset" for folder in folders]
+    return Feed(datasets, "train", config.batch.rows, config.seed, weights=weights)
+
+
+def open_heldout_feed(config: TrainConfig, batch_size: int) -> Feed | None:
+    """Returns all held-out rows in stored order, one dataset after another; None if no dataset holds any out."""
+    folders = [config.dataset / "dataset", *(share.path / "dataset" for share in config.mix)]
+    folders = [folder for folder in folders if read_shape(folder).rows("heldout")]
+    return Feed(folders, "heldout", batch_size, config.seed, shuffle=False) if folders else None
 
 
 def require_matching_checkpoint(folder: Path, manifest: Manifest, checkpoint: Path) -> None:

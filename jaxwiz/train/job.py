@@ -7,23 +7,31 @@ compilation is in nobody's step time.
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxwiz.checkpoint.train_state import abstract_like
-from jaxwiz.checkpoint.weights import load_model_config
+from jaxwiz.checkpoint.weights import load_model_config, read_header
 from jaxwiz.data.feed import Batch, Feed
 from jaxwiz.files import UserError
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.remat import require_offload_memory
 from jaxwiz.sharding.mesh import make_mesh
-from jaxwiz.sharding.rules import batch_sharding
+from jaxwiz.sharding.rules import RULES, batch_sharding, batch_shards
 from jaxwiz.train.config import TrainConfig
-from jaxwiz.train.dataset import Manifest, read_manifest, require_matching_checkpoint
+from jaxwiz.train.dataset import (
+    Manifest,
+    open_heldout_feed,
+    open_train_feed,
+    read_manifests,
+    require_matching_checkpoint,
+)
+from jaxwiz.train.feeding import device_batches
+from jaxwiz.train.loss import Objective
 from jaxwiz.train.optimizer import learning_rate_schedule, make_optimizer
 from jaxwiz.train.state import TrainState, abstract_state, state_shardings, trained_specs
 from jaxwiz.train.step import DeviceBatch, make_eval_step, make_train_step
@@ -40,11 +48,12 @@ class TrainJob:
     Attributes:
       config: what was asked for.
       model: the model's shape.
-      manifest: what the dataset says of itself.
+      manifest: what the datasets say of themselves, together.
       mesh: the devices.
       steps: optimizer steps in all.
-      optimizer: AdamW.
+      optimizer: put together by `make_optimizer`.
       schedule: its learning rate.
+      objective: what is minimised.
       shardings: how the state lies on the mesh.
       train_feed: the batch of each step.
       heldout_feed: the held-out rows in stored order, `eval_rows` a batch, or None if there is no such split.
@@ -57,6 +66,7 @@ class TrainJob:
     steps: int
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
+    objective: Objective
     shardings: TrainState
     train_feed: Feed
     heldout_feed: Feed | None
@@ -78,62 +88,41 @@ class TrainJob:
             self.mesh,
             self.config.lora,
             self.config.seed,
+            self.objective,
         )
         return step.lower(self.abstract_state(), self._abstract_batch(self.config.batch.rows)).compile()
 
     def compiled_eval_step(self) -> jax.stages.Compiled:
         """Returns the compiled (params, frozen, batch) -> (loss sum, count) of `eval_rows` rows: `make_eval_step`."""
-        step = make_eval_step(self.model, self.config.compute, self.shardings, self.mesh, self.config.lora)
+        step = make_eval_step(
+            self.model, self.config.compute, self.shardings, self.mesh, self.config.lora, self.objective
+        )
         state, batch = self.abstract_state(), self._abstract_batch(eval_rows(self.config))
         return step.lower(state.params, state.frozen, batch).compile()
 
-    def to_devices(self, batch: Batch) -> DeviceBatch:
-        """Returns a batch's arrays, int32 [B, T], with its rows spread over the mesh; does not wait for the copy."""
-        sharding = batch_sharding(self.mesh)
+    def train_batches(self, step: int) -> AbstractContextManager[Iterator[DeviceBatch]]:
+        """Returns the context whose iterator gives the batches of all steps that follow `step` steps."""
+        return device_batches(self.train_feed, batch_sharding(self.mesh), step, self.steps, self._known_tokens)
 
-        def place(array: np.ndarray) -> jax.Array:
-            array = array.astype(np.int32)
-            return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+    def heldout_batches(self) -> AbstractContextManager[Iterator[DeviceBatch]]:
+        """Returns the context whose iterator gives the held-out rows in stored order, `eval_rows` at a time.
 
-        return {field.name: place(getattr(batch, field.name)) for field in dataclasses.fields(Batch)}
-
-    def train_batch(self, step: int) -> Batch:
-        """Returns the batch of the step that follows `step` steps.
-
-        Raises:
-          TrainError: a token id is not in the model's vocabulary.
+        The last batch is filled up with empty rows. There must be a `heldout_feed`.
         """
-        batch = self.train_feed.batch(step)
-        self._require_known_tokens(batch, f"train batch of step {step + 1}")
-        return batch
+        assert self.heldout_feed is not None
+        sharding, batches = batch_sharding(self.mesh), self.heldout_feed.steps_per_epoch
+        return device_batches(self.heldout_feed, sharding, 0, batches, self._known_tokens)
 
-    def heldout_batches(self) -> Iterator[Batch]:
-        """Yields the held-out rows in stored order, `eval_rows` at a time, the last batch filled up with empty rows.
-
-        Raises:
-          TrainError: a token id is not in the model's vocabulary.
-        """
-        feed = self.heldout_feed
-        if feed is None:
-            return
-        for number in range(feed.steps_per_epoch):
-            batch = feed.batch(number)
-            self._require_known_tokens(batch, f"held-out batch {number}")
-            yield batch
+    @property
+    def _known_tokens(self) -> int:
+        """How many token ids there are, without rows that only pad the vocabulary."""
+        return self.objective.vocab_size or self.model.vocab_size
 
     def _abstract_batch(self, rows: int) -> DeviceBatch:
         shape = jax.ShapeDtypeStruct(
             (rows, self.manifest.sequence_length), jnp.int32, sharding=batch_sharding(self.mesh)
         )
         return {field.name: shape for field in dataclasses.fields(Batch)}
-
-    def _require_known_tokens(self, batch: Batch, where: str) -> None:
-        lowest, highest = int(batch.tokens.min()), int(batch.tokens.max())
-        if lowest < 0 or highest >= self.model.vocab_size:
-            raise TrainError(
-                f"{self.config.dataset}: {where} holds token id {lowest if lowest < 0 else highest}, but the model has "
-                f"{self.model.vocab_size} tokens; build the dataset with the checkpoint's own tokenizer"
-            )
 
 
 def make_job(config: TrainConfig) -> TrainJob:
@@ -143,17 +132,13 @@ def make_job(config: TrainConfig) -> TrainJob:
       UserError: dataset, checkpoint and mesh do not fit together.
     """
     model = load_model_config(config.checkpoint)
-    manifest = read_manifest(config.dataset)
+    manifest = read_manifests(config)
     require_matching_checkpoint(config.dataset, manifest, config.checkpoint)
     mesh = make_mesh(config.mesh)
     require_rows_divide(config, dict(mesh.shape))
     require_offload_memory(config.compute.remat, mesh.local_devices[0])
-    train_feed = Feed(config.dataset / "dataset", "train", config.batch.rows, config.seed)
     steps = total_steps(config, manifest.rows["train"])
     optimizer = make_optimizer(config.optimizer, steps, trained_specs(model, config.lora))
-    heldout_feed = None
-    if manifest.rows.get("heldout"):
-        heldout_feed = Feed(config.dataset / "dataset", "heldout", eval_rows(config), config.seed, shuffle=False)
     return TrainJob(
         config=config,
         model=model,
@@ -162,9 +147,12 @@ def make_job(config: TrainConfig) -> TrainJob:
         steps=steps,
         optimizer=optimizer,
         schedule=learning_rate_schedule(config.optimizer, steps),
+        objective=Objective(
+            config.loss.z_loss, config.loss.label_smoothing, read_header(config.checkpoint).unpadded_vocab_size
+        ),
         shardings=state_shardings(model, optimizer, mesh, config.lora),
-        train_feed=train_feed,
-        heldout_feed=heldout_feed,
+        train_feed=open_train_feed(config),
+        heldout_feed=open_heldout_feed(config, eval_rows(config)),
     )
 
 
@@ -187,10 +175,11 @@ def require_rows_divide(config: TrainConfig, mesh_sizes: dict[str, int]) -> None
     Raises:
       TrainError: names rows, micro-batches and devices.
     """
-    parts = config.batch.micro_batches * mesh_sizes["data"] * mesh_sizes["fsdp"]
+    shards = batch_shards(mesh_sizes)
+    parts = config.batch.micro_batches * shards
     if config.batch.rows % parts:
         raise TrainError(
-            f"batch.rows = {config.batch.rows}: must be a multiple of micro_batches x data x fsdp = "
-            f"{config.batch.micro_batches} x {mesh_sizes['data']} x {mesh_sizes['fsdp']} = {parts}; "
+            f"batch.rows = {config.batch.rows}: must be a multiple of micro_batches x {' x '.join(RULES['batch'])} = "
+            f"{config.batch.micro_batches} x {' x '.join(str(mesh_sizes[axis]) for axis in RULES['batch'])} = {parts}; "
             f"use {-(-config.batch.rows // parts) * parts}, or change micro_batches or the mesh"
         )

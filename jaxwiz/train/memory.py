@@ -1,14 +1,21 @@
 """An estimate of the memory that a training step needs on each device, from shapes alone, for `jaxwiz check`.
 
-Counted: parameters, gradients, AdamW moments, activations kept for the backward pass, one chunk of logits. Not counted:
+Counted: parameters, gradients, moments, activations kept for the backward pass, one chunk of logits. Not counted:
 what the compiler keeps beside them (copies, gathered layers, workspaces), so leave a fifth of the memory free.
 """
+
+import math
+
+import jax
 
 from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.lora_params import count_lora
 from jaxwiz.model.params import count_params
+from jaxwiz.sharding.rules import batch_shards
 from jaxwiz.train.config import TrainConfig
+from jaxwiz.train.optimizer import make_optimizer
+from jaxwiz.train.state import abstract_state, trained_specs
 
 GIB = 2**30
 _FLOAT32 = 4
@@ -25,22 +32,29 @@ def step_memory_bytes(
       sequence_length: T.
       mesh_sizes: {axis: size}.
     """
-    parameter_shards = mesh_sizes["fsdp"] * mesh_sizes["tensor"]
+    parameter_shards = math.prod(mesh_sizes[axis] for axis in ("fsdp", "context", "tensor"))
     trained = (count_params(model) if config.lora is None else count_lora(model, config.lora)) * _FLOAT32
     trained //= parameter_shards
     frozen = 0 if config.lora is None else count_params(model) * _dtype_bytes(config) // parameter_shards
     micro_batches = config.batch.micro_batches
-    rows = -(-config.batch.rows // (micro_batches * mesh_sizes["data"] * mesh_sizes["fsdp"]))
-    tokens = rows * sequence_length
-    activations = tokens * _activation_bytes_per_token(model, config, sequence_length, mesh_sizes)
-    chunk = min(config.compute.loss_chunk_positions, sequence_length)
+    rows = -(-config.batch.rows // (micro_batches * batch_shards(mesh_sizes)))
+    positions = sequence_length // mesh_sizes["context"]
+    activations = rows * positions * _activation_bytes_per_token(model, config, sequence_length, mesh_sizes)
+    chunk = min(config.compute.loss_chunk_positions, positions)
     return {
         "parameters": trained + frozen,
         "gradients": trained * (2 if micro_batches > 1 else 1),  # of this micro-batch, and their sum
-        "moments": 2 * trained,
+        "moments": _moment_bytes(model, config) // parameter_shards,
         "activations": activations,
         "logits": 3 * rows * chunk * model.vocab_size * _FLOAT32,
     }
+
+
+def _moment_bytes(model: LlamaConfig, config: TrainConfig) -> int:
+    """Returns the bytes of the optimizer's state over all devices."""
+    optimizer = make_optimizer(config.optimizer, 1, trained_specs(model, config.lora))
+    state = abstract_state(model, optimizer, config.lora).opt_state
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if leaf.shape)  # without counters
 
 
 def _activation_bytes_per_token(model: LlamaConfig, config: TrainConfig, T: int, mesh_sizes: dict[str, int]) -> int:
@@ -53,11 +67,13 @@ def _activation_bytes_per_token(model: LlamaConfig, config: TrainConfig, T: int,
         "none": D + whole_layer,
         "full": D,
         "dots": 3 * D + projected,
+        "save_feed_forward": D + attention + 2 * model.intermediate_size // tensor,
         "save_attention": D + attention,
         "offload": 0,
     }
     numbers = model.num_layers * kept[remat] + (0 if remat == "none" else whole_layer)
-    kernel = choose_attention(config.compute.attention, AttentionShape.of(model, T, config.compute.dtype)).name
+    shape = AttentionShape.of(model, T, config.compute.dtype, mesh_sizes["context"])
+    kernel = choose_attention(config.compute.attention, shape).name
     squares = {"reference": model.num_layers if remat == "none" else 1, "xla": 0.5}.get(kernel, 0)  # of scores, at once
     scores = int(squares * model.num_heads * T // tensor)
     return numbers * _dtype_bytes(config) + scores * (_FLOAT32 + _dtype_bytes(config))

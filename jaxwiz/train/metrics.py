@@ -62,6 +62,22 @@ class MetricsLog:
             self._tensorboard.add_scalar(f"{group}/{name}", value, step)
 
 
+class SilentLog:
+    """Stands in for the log in processes that write none: all have the same metrics, and process 0 writes them."""
+
+    def write_step(self, step: int, values: Mapping[str, float], timings: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def write_heldout(self, step: int, loss: float, loss_tokens: int) -> None:
+        """Does nothing."""
+
+    def write_benchmark(self, step: int, scores: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a `metrics.jsonl`, none if it does not exist; a last line cut short by a kill is dropped."""
     if not path.exists():

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ from jaxwiz.checkpoint.adapter import save_adapter
 from jaxwiz.checkpoint.weights import provenance, save_weights, tokenizer_folder
 from jaxwiz.model.lora_params import merge_lora
 from jaxwiz.model.params import Params, map_specs, param_specs
-from jaxwiz.sharding.rules import param_shardings
+from jaxwiz.sharding.processes import current
+from jaxwiz.sharding.rules import param_shardings, replicated
 from jaxwiz.train.job import TrainJob
 from jaxwiz.train.metrics import read_metrics
 from jaxwiz.train.state import TrainState, trained_specs
@@ -29,7 +31,7 @@ def trained_model(job: TrainJob, state: TrainState) -> Params:
 
 
 def save_result(job: TrainJob, state: TrainState) -> None:
-    """Writes `model/`, and `adapter/` beside it where adapters were trained and merged.
+    """Writes `model/`, and `adapter/` beside it where adapters were trained and merged; called in every process.
 
     Args:
       job: the run.
@@ -39,7 +41,9 @@ def save_result(job: TrainJob, state: TrainState) -> None:
     origin = trained_provenance(job, job.steps)
     if lora is not None:
         adapter = config.out / ("model" if lora.save == "adapter" else "adapter")
-        save_adapter(adapter, jax.device_get(state.params), lora, config.checkpoint, origin)
+        whole = jax.jit(lambda params: params, out_shardings=replicated(job.mesh))(state.params)
+        if current().is_first:
+            save_adapter(adapter, jax.device_get(whole), lora, config.checkpoint, origin)
         if lora.save == "adapter":
             return
     save_weights(
@@ -63,9 +67,16 @@ def trained_provenance(job: TrainJob, step: int) -> dict[str, Any]:
         "stage": "train",
         "steps": step,
         "train_tokens": sum(line.get("tokens", 0) for line in read_metrics(config.out / "metrics.jsonl")),
-        "dataset": {"manifest_sha256": files.sha256_of_file(config.dataset / "manifest.json")},
+        "dataset": {
+            "manifest_sha256": _manifest_digest(config.dataset),
+            "mix": [{"manifest_sha256": _manifest_digest(one.path), "weight": one.weight} for one in config.mix],
+        },
         "checkpoint": base,
     }
+
+
+def _manifest_digest(dataset: Path) -> str:
+    return files.sha256_of_file(dataset / "manifest.json")
 
 
 def trained_parameters(job: TrainJob) -> int:

@@ -5,16 +5,23 @@
 Results below `out`: `model/` (a weights checkpoint), `summary.json`, `summary.txt`. Beside them lie `metrics.jsonl`,
 `tensorboard/`, and `state/`, from which a killed run continues. A state is what is trained and its moments, so each one
 kept takes three times that size; once the run is finished it can be deleted. With `lora`, `adapter/` lies there too,
-and with `benchmark` a folder of this name.
+and with `benchmark` a folder of this name. `logs/` holds a file for each process.
+
+Several processes run this together (`sharding/processes.py`); `out` has to lie where all of them can write.
 """
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
-from jaxwiz import files
+from jaxwiz import console, files
 from jaxwiz.config import Finding
 from jaxwiz.model.params import count_params
+from jaxwiz.sharding.agreement import require_agreement
+from jaxwiz.sharding.processes import current
+from jaxwiz.train.agreement import input_facts, mesh_facts
 from jaxwiz.train.benchmark import check_benchmark, require_benchmark
 from jaxwiz.train.check import check_training
 from jaxwiz.train.config import TrainConfig
@@ -25,19 +32,33 @@ from jaxwiz.train.result import save_result, trained_parameters
 from jaxwiz.train.speed import SpeedMeter
 
 
-def run(config: TrainConfig) -> Path:
+def run(config: TrainConfig, profile: str | None = None) -> Path:
     """Returns `config.out` after training, continuing from the newest state below it if there is one.
+
+    Args:
+      config: what to train, on what.
+      profile: steps to trace, "FIRST:LAST"; see `train/profile.py`.
 
     Raises:
       UserError: dataset, checkpoint, mesh or benchmark do not fit together, or the loss is not finite.
     """
-    require_benchmark(config)
-    job = make_job(config)
-    state, meter = train(job)
-    summary = summarize(job, meter)
-    save_result(job, state)
-    files.write_text(config.out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    files.write_text(config.out / "summary.txt", describe(summary))
+    processes = current()
+    log = config.out / "logs" / f"process-{processes.index}.log"
+    processes.log_beside(log)
+    with console.logged_to(log, on_console=processes.is_first):
+        host = f"{socket.gethostname()}, pid {os.getpid()}"
+        console.say(f"train: process {processes.index} of {processes.count} ({processes.source}) on {host}")
+        require_agreement(processes, input_facts(config) if processes.count > 1 else {})
+        if processes.is_first:
+            require_benchmark(config)
+        job = make_job(config)
+        require_agreement(processes, mesh_facts(job.mesh))
+        state, meter = train(job, profile)
+        save_result(job, state)
+        if processes.is_first:
+            summary = summarize(job, meter)
+            files.write_text(config.out / "summary.json", json.dumps(summary, indent=1) + "\n")
+            files.write_text(config.out / "summary.txt", describe(summary))
     return config.out
 
 

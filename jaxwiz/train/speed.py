@@ -5,16 +5,18 @@ what a plain matrix product reaches on it now; the source is always told with th
 """
 
 import dataclasses
+import functools
 import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
-from jaxwiz.data.feed import Batch
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.flops import device_peak_flops, train_flops_per_token
 from jaxwiz.model.lora_config import LoraConfig
+from jaxwiz.sharding.rules import replicated
+from jaxwiz.train.step import DeviceBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +76,30 @@ class Work:
     flops: float
 
 
-def work_of(batch: Batch, model: LlamaConfig, lora: LoraConfig | None = None) -> Work:
-    """Returns the work in a batch; a token at position p of its example attends to p + 1 keys."""
-    real = batch.segment_ids > 0
-    tokens = int(np.sum(real))
+def count_work(batch: DeviceBatch) -> jax.Array:
+    """Returns the real tokens of a batch and the keys that they attend to together, float32 [2], on its devices.
+
+    A token at position p of its example attends to p + 1 keys. Counted where the batch lies, since no process need have
+    all of it; the result is fetched when the step's metrics are.
+    """
+    return _counter(batch["segment_ids"].sharding.mesh)(batch["segment_ids"], batch["positions"])
+
+
+@functools.cache
+def _counter(mesh: Mesh) -> jax.stages.Wrapped:
+    def count(segment_ids: jax.Array, positions: jax.Array) -> jax.Array:
+        real = segment_ids > 0
+        return jnp.stack([jnp.sum(real, dtype=jnp.float32), jnp.sum(jnp.where(real, positions + 1.0, 0.0))])
+
+    return jax.jit(count, out_shardings=replicated(mesh))
+
+
+def work_of(counts: jax.Array, model: LlamaConfig, lora: LoraConfig | None = None) -> Work:
+    """Returns the work in a batch of which `count_work` counted tokens and keys; waits for them."""
+    tokens, keys = (float(count) for count in jax.device_get(counts))
     if tokens == 0:
         return Work(0, 0.0)
-    mean_context = float(np.mean(batch.positions[real] + 1.0))
-    return Work(tokens, tokens * train_flops_per_token(model, mean_context, lora))
+    return Work(round(tokens), tokens * train_flops_per_token(model, keys / tokens, lora))
 
 
 class SpeedMeter:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.model.lora_params import init_lora, lora_specs
 from jaxwiz.model.params import Params, abstract_params, param_specs
-from jaxwiz.sharding.rules import param_shardings, replicated
+from jaxwiz.sharding.rules import param_shardings, replicated, sharding_of
 
 
 @jax.tree_util.register_dataclass
@@ -137,14 +137,43 @@ def state_shardings(
     Raises:
       UserError: a parameter does not fit the mesh; see `sharding/rules.py`.
     """
-    params = param_shardings(mesh, trained_specs(model, lora))
+    specs = trained_specs(model, lora)
+    # Of each kernel's two adapters one has no axis that lies along fsdp: all of it is on every such device.
+    params = param_shardings(mesh, specs) if lora is None else param_shardings(mesh, specs, max_whole_share=1.0)
     everywhere = replicated(mesh)
-    opt_state = optax.tree.map_params(
-        optimizer,
-        lambda _, sharding: sharding,
+    opt_state = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _moment_sharding(mesh, path, leaf.shape, specs) or everywhere,
         abstract_state(model, optimizer, lora).opt_state,
-        params,
-        transform_non_params=lambda _: everywhere,
     )
     frozen = {} if lora is None else param_shardings(mesh, param_specs(model))
     return TrainState(everywhere, params, opt_state, frozen)
+
+
+def _moment_sharding(
+    mesh: Mesh, path: tuple[Any, ...], shape: tuple[int, ...], specs: dict[str, Any]
+) -> NamedSharding | None:
+    """Returns how a leaf of an optimizer's state lies, None where it is not shaped after a parameter.
+
+    A moment has its parameter's keys at the end of its path. Its shape is the parameter's, or, as with Adafactor's rows
+    and columns, that without one axis.
+    """
+    keys = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
+    spec: Any = next((found for start in range(len(keys)) if (found := _at(specs, keys[start:]))), None)
+    if spec is None:
+        return None
+    for dropped in (None, *reversed(range(len(spec.shape)))):
+        kept = [axis for axis in range(len(spec.shape)) if axis != dropped]
+        if shape == tuple(spec.shape[axis] for axis in kept):
+            name = ".".join(map(str, keys))
+            return sharding_of(mesh, name, shape, tuple(spec.axes[axis] for axis in kept))
+    return None
+
+
+def _at(specs: dict[str, Any], keys: list[str]) -> Any:
+    """Returns the declaration under `keys`, None if there is none."""
+    node: Any = specs
+    for key in keys:
+        if not isinstance(node, dict) or key not in node:
+            return None
+        node = node[key]
+    return None if isinstance(node, dict) else node

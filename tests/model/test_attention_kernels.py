@@ -5,10 +5,7 @@ is seen by lowering (GPU) and in tests/aot (TPU).
 """
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +15,13 @@ from jax.sharding import AbstractDevice, AbstractMesh
 
 from jaxwiz.files import UserError
 from jaxwiz.model import attention
-from jaxwiz.model.attention import PackedAttention, blocked_attention, reference_attention
+from jaxwiz.model.attention import PackedAttention, blocked_attention, packed_mask, reference_attention
 from jaxwiz.model.attention_check import packed_segments
-from jaxwiz.model.attention_kernels import AttentionShape, choose_attention, cudnn_attention, splash_attention
+from jaxwiz.model.attention_kernels import AttentionShape, choose_attention, cudnn_attention, cudnn_masked_attention
 from jaxwiz.model.flash import flash_attention
+from jaxwiz.model.splash import splash_attention
+from tests.devices import run_on_eight_devices
 
-ROOT = Path(__file__).resolve().parents[2]
 INTERPRETED = {
     "splash": functools.partial(splash_attention, interpret=True),
     "pallas": functools.partial(flash_attention, interpret=True),
@@ -80,6 +78,11 @@ def test_what_cudnn_is_asked_for_is_attention_within_segments(packed: bool, monk
     segments = jnp.asarray(packed_segments(2, 48)) if packed else None
     assert_equals_the_definition(cudnn_attention, random_inputs(2, 48, 6, 2, 8), segments)
 
+    def under_a_mask(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None) -> jax.Array:
+        return cudnn_masked_attention(q, k, v, packed_mask(48, segments))
+
+    assert_equals_the_definition(under_a_mask, random_inputs(2, 48, 6, 2, 8), segments)
+
 
 @pytest.mark.parametrize(
     ("dtype", "N", "K", "H"), [("bfloat16", 9, 3, 64), ("bfloat16", 32, 8, 128), ("float32", 4, 4, 80)]
@@ -127,6 +130,25 @@ def test_a_kernel_asked_for_by_name_is_refused_where_it_cannot_run(name: str):
         choose_attention(name, SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("name", "length", "platform", "message"),
+    [
+        (
+            "pallas",
+            512,
+            "gpu",
+            "'pallas': cannot serve this run, it needs whole rows, and mesh.context = 2 splits",
+        ),
+        ("splash", 1000, "tpu", "sequence_length = 1000: split over mesh.context = 2 it needs a multiple of 512"),
+        ("xla", 510, "cpu", "sequence_length = 510: must be a multiple of 2 x mesh.context = 4"),
+    ],
+)
+def test_what_cannot_be_split_over_the_context_is_refused(name: str, length: int, platform: str, message: str):
+    mesh = SimpleNamespace(shape={"context": 2}, devices=np.array([SimpleNamespace(platform=platform)]))
+    with pytest.raises(UserError, match=message):
+        choose_attention(name, AttentionShape(**{**vars(SHAPE), "length": length}), mesh)  # type: ignore[arg-type]
+
+
 def test_kernels_split_over_eight_devices_equal_the_definition():
     program = (
         "from tests.model.test_attention_kernels import INTERPRETED\n"
@@ -138,7 +160,21 @@ def test_kernels_split_over_eight_devices_equal_the_definition():
         "    shape = AttentionShape(130, 4, 2, 16, 'float32')\n"
         "    print(require_attention(ChosenAttention(name, split_over(mesh, kernel)), shape, mesh).allowed)\n"
     )
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["0.0001"] * 2
+    assert run_on_eight_devices("-c", program).split() == ["0.0001"] * 2
+
+
+def test_kernels_for_split_rows_equal_the_definition():
+    program = (
+        "from jaxwiz.model.attention_check import require_attention\n"
+        "from jaxwiz.model.attention_context import split_over_context\n"
+        "from jaxwiz.model.attention_kernels import AttentionShape, ChosenAttention, choose_attention\n"
+        "from jaxwiz.model.splash import splash_over_context\n"
+        "from jaxwiz.sharding.mesh import MeshConfig, make_mesh\n"
+        "mesh = make_mesh(MeshConfig(data=2, context=2, tensor=2, fsdp=1))\n"
+        "shape = AttentionShape(512, 4, 2, 16, 'float32')\n"
+        "splash = split_over_context(mesh, splash_over_context(512, 2, mesh, interpret=True))\n"
+        "chosen = [choose_attention(name, shape, mesh) for name in ('reference', 'xla')]\n"
+        "for one in (*chosen, ChosenAttention('splash', splash)):\n"
+        "    print(require_attention(one, shape, mesh).allowed)\n"
+    )
+    assert run_on_eight_devices("-c", program).split() == ["0.0001"] * 3

@@ -17,7 +17,7 @@ from jaxwiz.checkpoint.weights import load_weights, read_header
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.model.lora_params import count_lora, init_lora, merge_lora
 from jaxwiz.model.params import count_params
-from jaxwiz.sharding.mesh import MeshConfig, make_mesh
+from jaxwiz.sharding.mesh import AXES, MeshConfig, make_mesh
 from jaxwiz.train import run as train_stage
 from jaxwiz.train.config import BatchConfig, ComputeConfig, IntervalsConfig, OptimizerConfig, TrainConfig
 from jaxwiz.train.job import make_job
@@ -80,7 +80,7 @@ def test_only_adapters_have_gradients_moments_and_a_place_in_saved_states(config
     assert moments == 2 * count_lora(MODEL, LORA)
     assert state.to_save().frozen == {} and state.frozen.keys() == {"embed", "layers", "norm"}
     estimates = [
-        step_memory_bytes(MODEL, dataclasses.replace(config, lora=lora), 256, {"data": 1, "fsdp": 1, "tensor": 1})
+        step_memory_bytes(MODEL, dataclasses.replace(config, lora=lora), 256, dict.fromkeys(AXES, 1))
         for lora in (LORA, None)
     ]
     base_bytes = 4 * count_params(MODEL)
@@ -129,13 +129,14 @@ def test_micro_batches_equal_one_batch_and_each_has_its_own_dropout() -> None:
     def loss(micro_batches: int, dropout: float, key: int) -> float:
         lora = dataclasses.replace(LORA, dropout=dropout)
         base = FrozenBase(random_params(), lora, jax.random.key(key))
-        return float(gradient_of(adapters, batch, MODEL, ComputeConfig(), micro_batches, base=base)[0])
+        return float(gradient_of(adapters, batch, MODEL, ComputeConfig(), micro_batches, base=base)[0].objective)
 
     assert loss(2, 0.0, 1) == pytest.approx(loss(1, 0.0, 1), abs=1e-5)
     assert loss(2, 0.5, 1) == loss(2, 0.5, 1) != loss(2, 0.5, 2)
     one = stack([packed_row(random_examples(1, [(20, 2)]), 24)])
     first = FrozenBase(random_params(), dataclasses.replace(LORA, dropout=0.5), jax.random.key(1)).of_micro_batch(0)  # type: ignore[arg-type]
-    assert loss(2, 0.5, 1) != pytest.approx(float(gradient_of(adapters, one, MODEL, ComputeConfig(), 1, base=first)[0]))
+    alone, _ = gradient_of(adapters, one, MODEL, ComputeConfig(), 1, base=first)
+    assert loss(2, 0.5, 1) != pytest.approx(float(alone.objective))
 
 
 def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(config: TrainConfig, finished: Path) -> None:

@@ -58,8 +58,8 @@ def _is_wide(equation: Any) -> bool:
 
 def test_loss_and_gradients_of_a_bfloat16_step_are_float32() -> None:
     compute = ComputeConfig(dtype="bfloat16")
-    loss, count, gradient = jax.eval_shape(
+    loss, gradient = jax.eval_shape(
         lambda params, batch: loss_and_gradient(params, batch, MODEL, compute), abstract_params(MODEL), BATCH
     )
-    assert (loss.dtype, count.dtype) == (jnp.float32, jnp.int32)
+    assert (loss.objective.dtype, loss.targets.dtype) == (jnp.float32, jnp.int32)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
