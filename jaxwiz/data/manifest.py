@@ -4,80 +4,69 @@ Neither holds a path or a time, so the same inputs give the same files on any ma
 """
 
 import dataclasses
-import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxwiz import __version__
 from jaxwiz.data.config import DataConfig
-from jaxwiz.data.encode import Example
 from jaxwiz.data.shards import Shard
-from jaxwiz.data.sources import Reject
-from jaxwiz.files import sha256_of_bytes, sha256_of_file
-from jaxwiz.text.templates import get_template
+from jaxwiz.text.templates import Template
 from jaxwiz.text.tokenizer import Tokenizer
 
 MANIFEST_SCHEMA = "jaxwiz.data_manifest.v1"
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitFacts:
-    """Counts of one split.
+class LeftOut:
+    """How many source rows are not in the data as they were, by reason.
 
     Attributes:
-      rows: packed rows.
-      examples: instructions with answers in them.
-      tokens: all but padding.
-      loss_tokens: those that bear loss.
-      fill: tokens as a part of all places in the rows.
-      shards: its files.
+      left_out: gave no example: unusable, too long, or excluded by cleaning.
+      cut: are there in a shortened form.
+      cleaning: those that cleaning excluded, by reason and test; empty if none was configured.
     """
 
-    rows: int
-    examples: int
-    tokens: int
-    loss_tokens: int
-    fill: float
-    shards: list[Shard]
+    left_out: dict[str, int]
+    cut: dict[str, int]
+    cleaning: dict[str, dict[str, int]]
 
 
-def split_facts(examples: Sequence[Example], shards: list[Shard], sequence_length: int) -> SplitFacts:
-    """Returns the counts of a split from the examples that were packed and the shards that were written."""
-    rows = sum(shard.rows for shard in shards)
-    tokens = sum(len(example.tokens) for example in examples)
-    return SplitFacts(
-        rows=rows,
-        examples=len(examples),
-        tokens=tokens,
-        loss_tokens=sum(int(example.trained.sum()) for example in examples),
-        fill=round(tokens / (rows * sequence_length), 6),
-        shards=shards,
-    )
+def split_facts(shards: Sequence[Shard], sequence_length: int) -> dict[str, Any]:
+    """Returns the counts of a split and what is in its files; `sequence_length` is T."""
+    total = {name: sum(getattr(shard, name) for shard in shards) for name in ("rows", "examples", "tokens")}
+    loss_tokens = sum(shard.loss_tokens for shard in shards)
+    return {
+        **total,
+        "loss_tokens": loss_tokens,
+        "fill": round(total["tokens"] / (total["rows"] * sequence_length), 6),
+        "loss_share": round(loss_tokens / total["tokens"], 6),
+        "shards": [dataclasses.asdict(shard) for shard in shards],
+    }
 
 
 def make_manifest(
     config: DataConfig,
     tokenizer: Tokenizer,
-    splits: dict[str, SplitFacts],
-    source_rows: int,
-    rejects: Iterable[Reject],
+    template: Template,
+    sources: Sequence[dict[str, Any]],
+    left_out: LeftOut,
+    splits: Mapping[str, Sequence[Shard]],
 ) -> dict[str, Any]:
     """Returns the manifest as a plain mapping.
 
     Args:
       config: of the run.
       tokenizer: that encoded the examples.
-      splits: counts of each split.
-      source_rows: rows read, usable or not.
-      rejects: rows that were left out or cut.
+      template: that laid them out.
+      sources: name, SHA-256 and rows, usable or not, of each.
+      left_out: counts of rows that are not in the data as they were.
+      splits: the shards of each split, in order.
     """
-    rejects = list(rejects)
     return {
         "schema": MANIFEST_SCHEMA,
         "jaxwiz": __version__,
         "sequence_length": config.sequence_length,
-        "template": {"name": config.template, "sha256": _template_digest(config.template)},
+        "template": {"name": template.name, "sha256": template.digest},
         "tokenizer": {
             "sha256": tokenizer.digest,
             "vocab_size": tokenizer.vocab_size,
@@ -85,14 +74,14 @@ def make_manifest(
             "eos_id": tokenizer.eos_id,
             "pad_id": tokenizer.pad_id,
         },
-        "sources": [{"name": path.name, "sha256": sha256_of_file(path)} for path in config.sources],
-        "source_rows": source_rows,
-        "left_out": dict(sorted(Counter(reject.reason for reject in rejects if not reject.kept).items())),
-        "cut": dict(sorted(Counter(reject.reason for reject in rejects if reject.kept).items())),
+        "sources": sources,
+        "source_rows": sum(source["rows"] for source in sources),
+        **dataclasses.asdict(left_out),
         "over_long": config.over_long,
+        "pack_window": config.pack_window,
         "heldout_share": config.heldout_share,
         "seed": config.seed,
-        "splits": {name: dataclasses.asdict(facts) for name, facts in splits.items()},
+        "splits": {name: split_facts(shards, config.sequence_length) for name, shards in splits.items()},
     }
 
 
@@ -100,15 +89,14 @@ def summarize(manifest: dict[str, Any]) -> str:
     """Returns a manifest as a few lines of text."""
     lines = []
     for name, facts in manifest["splits"].items():
-        share = facts["loss_tokens"] / facts["tokens"]
         lines.append(
             f"{name}: {facts['examples']:,} examples in {facts['rows']:,} rows of {manifest['sequence_length']:,}, "
-            f"{100 * facts['fill']:.1f}% full, {facts['tokens']:,} tokens, {100 * share:.1f}% of them bear loss, "
-            f"{len(facts['shards'])} shard(s)"
+            f"{100 * facts['fill']:.1f}% full, {facts['tokens']:,} tokens, "
+            f"{100 * facts['loss_share']:.1f}% of them bear loss, {len(facts['shards'])} shard(s)"
         )
-    for title, counts in (("left out", manifest["left_out"]), ("cut", manifest["cut"])):
-        found = ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
-        lines.append(f"{title}: {found}, of {manifest['source_rows']:,} source rows")
+    for title in ("left_out", "cut"):
+        found = ", ".join(f"{count:,} {reason}" for reason, count in manifest[title].items()) or "none"
+        lines.append(f"{title.replace('_', ' ')}: {found}, of {manifest['source_rows']:,} source rows")
     tokenizer = manifest["tokenizer"]
     lines.append(
         f"template {manifest['template']['name']}, tokenizer {tokenizer['sha256'][:12]} "
@@ -116,13 +104,3 @@ def summarize(manifest: dict[str, Any]) -> str:
         f"BOS {'none' if tokenizer['bos_id'] is None else tokenizer['bos_id']}"
     )
     return "\n".join(lines) + "\n"
-
-
-def _template_digest(name: str) -> str:
-    """Returns a hash of what a template makes of a fixed instruction, so that a changed template is seen."""
-    template = get_template(name)
-    pieces = [
-        [dataclasses.astuple(piece) for piece in template.prompt("instruction", context) + template.target("output")]
-        for context in ("", "input")
-    ]
-    return sha256_of_bytes(json.dumps(pieces).encode())

@@ -2,18 +2,16 @@
 
 An example is never split. Each carries its segment number and positions that restart at 0, by which attention keeps
 examples of one row apart. The plan depends on the lengths alone and is the same everywhere; within it, examples and
-rows stand in the order of the sources, so that unshuffled reading mixes long and short ones.
+rows stand in the order of the sources, so that unshuffled reading mixes long and short ones. A plan is made for one
+window of examples; `jaxwiz.data.layout` strings windows together.
 """
 
 import bisect
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-
-from jaxwiz.data.encode import Example
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,11 +69,41 @@ def plan_packing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return sorted(sorted(row) for row in rows)
 
 
-def build_row(examples: Sequence[Example], sequence_length: int, pad_id: int) -> PackedRow:
-    """Returns the row that holds `examples` one after another, then padding.
+@dataclasses.dataclass(frozen=True)
+class PackedExamples:
+    """The examples of consecutive rows, as small as they can be kept and sent.
+
+    Attributes:
+      tokens: int32 [n], of all examples, in the order of the rows.
+      trained: bool [n], where a token bears loss.
+      lengths: int32 [E], tokens of each example.
+      per_row: int32 [R], examples of each row.
+    """
+
+    tokens: np.ndarray
+    trained: np.ndarray
+    lengths: np.ndarray
+    per_row: np.ndarray
+
+    def rows(self, sequence_length: int, pad_id: int) -> Iterator[PackedRow]:
+        """Yields the rows, of T = `sequence_length` tokens."""
+        example = begin = 0
+        for count in self.per_row.tolist():
+            lengths = self.lengths[example : example + count].tolist()
+            end = begin + sum(lengths)
+            yield build_row(self.tokens[begin:end], self.trained[begin:end], lengths, sequence_length, pad_id)
+            example, begin = example + count, end
+
+
+def build_row(
+    tokens: np.ndarray, trained: np.ndarray, lengths: Sequence[int], sequence_length: int, pad_id: int
+) -> PackedRow:
+    """Returns the row that holds some examples one after another, then padding.
 
     Args:
-      examples: together at most `sequence_length` tokens.
+      tokens: int32 [n], of all examples; n at most `sequence_length`.
+      trained: bool [n], where a token bears loss.
+      lengths: tokens of each example.
       sequence_length: T.
       pad_id: token of the padding.
 
@@ -88,37 +116,14 @@ def build_row(examples: Sequence[Example], sequence_length: int, pad_id: int) ->
         segment_ids=np.zeros(sequence_length, np.int32),
         positions=np.zeros(sequence_length, np.int32),
     )
+    row.tokens[: len(tokens)] = tokens
+    row.loss_mask[: len(tokens)] = trained
     begin = 0
-    for segment, example in enumerate(examples, start=1):
-        if not example.trained[1:].any():
-            raise ValueError(f"{example.row.file}:{example.row.number}: none of its tokens would be trained")
-        span = slice(begin, begin + len(example.tokens))
-        row.tokens[span] = example.tokens
-        row.loss_mask[span] = example.trained
+    for segment, length in enumerate(lengths, start=1):
+        span = slice(begin, begin + length)
+        if not trained[begin + 1 : begin + length].any():
+            raise ValueError(f"segment {segment} of a row: none of its tokens would be trained")
         row.segment_ids[span] = segment
-        row.positions[span] = np.arange(len(example.tokens))
+        row.positions[span] = np.arange(length)
         begin = span.stop
     return row
-
-
-class PackedRows(Sequence[PackedRow]):
-    """The rows of a split, planned at once and built one by one as they are asked for."""
-
-    def __init__(self, examples: Sequence[Example], sequence_length: int, pad_id: int) -> None:
-        self._examples = examples
-        self._sequence_length = sequence_length
-        self._pad_id = pad_id
-        self._plan = plan_packing([len(example.tokens) for example in examples], sequence_length)
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    @overload
-    def __getitem__(self, index: int) -> PackedRow: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[PackedRow]: ...
-    def __getitem__(self, index: int | slice) -> PackedRow | list[PackedRow]:
-        """Returns the row at `index`, or those of a slice."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        return build_row([self._examples[one] for one in self._plan[index]], self._sequence_length, self._pad_id)

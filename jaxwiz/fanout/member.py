@@ -83,7 +83,7 @@ def identity() -> dict[str, str]:
         "Python": platform.python_version(),
         "processor": platform.machine(),
     }
-    for name in ("numpy", "jax", "jaxlib"):
+    for name in ("numpy", "jax", "jaxlib", "tokenizers", "sentencepiece", "array_record"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,181 +1,249 @@
-"""Instruction templates: an instruction and its answer as pieces of text and control tokens, with the spans that train.
+"""Instruction templates: how a conversation is laid out for a model, with the spans that bear loss.
 
-A template gives pieces, not a string, for two reasons. Control tokens stay apart from text, so that a user's text can
-never forge them. And prompt and answer are encoded piece by piece, so that the border of the loss mask is exact: no
-token spans both, which masking by the length of the prompt alone doesn't ensure.
-
-Training and generation share `encode_conversations`, so the model sees at generation what it saw in training.
+Built in are the layouts of Alpaca and WizardCoder, ChatML, Llama 2 and Llama 3; their texts are those of the official
+chat templates. Any other is a Jinja chat template: the tokenizer's own, or a file. Every answer of a conversation bears
+loss, with the token that ends its turn, and a conversation always ends in a trained EOS.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from jaxwiz.files import UserError
+from jaxwiz.text.chat_template import ChatTemplate
+from jaxwiz.text.messages import Message
+from jaxwiz.text.pieces import BEGIN, END, Piece, control, until_last_trained
 from jaxwiz.text.tokenizer import Tokenizer
 
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A part of a conversation that is encoded on its own.
-
-    Attributes:
-      text: the text, or a control token's exact string.
-      control: whether `text` names a control token.
-      trained: whether its tokens bear loss.
-    """
-
-    text: str
-    control: bool = False
-    trained: bool = False
+FROM_TOKENIZER = "tokenizer"
+_JINJA_SUFFIX = ".jinja"
 
 
 class Template(Protocol):
-    """How an instruction is put to the model, and where its answer stands."""
+    """How a conversation is put to the model, and where its answers stand. Instances can be pickled."""
 
     @property
     def name(self) -> str:
-        """Its key in TEMPLATES."""
+        """What configs call it."""
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """Texts at which a generated answer ends, for models that go on with a next turn instead of EOS."""
 
-    def prompt(self, instruction: str, input: str = "") -> tuple[Piece, ...]:
-        """Returns the pieces before the answer; `input` is further context, empty for none."""
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that decides what it makes of a conversation."""
 
-    def target(self, output: str) -> tuple[Piece, ...]:
-        """Returns the pieces of the answer, all trained; the tokenizer's EOS is appended when they are encoded."""
+    def conversation(self, messages: Sequence[Message]) -> list[Piece]:
+        """Returns the pieces of a conversation that ends in an answer, up to the EOS after it; answers are trained."""
+
+    def prompt(self, messages: Sequence[Message]) -> list[Piece]:
+        """Returns the pieces before the next answer, in a conversation that ends in a message of the user."""
+
+
+# What digests are taken of: a system message, an input, several turns; and a conversation without any of these.
+_PROBES = (
+    (
+        Message("system", "system"),
+        Message("user", "instruction", "input"),
+        Message("assistant", "answer"),
+        Message("user", "more"),
+        Message("assistant", "another"),
+    ),
+    (Message("user", "instruction"), Message("assistant", "answer")),
+)
+
+
+class _BuiltIn:
+    """What the built-in templates share; a subclass lays out turns."""
+
+    def conversation(self, messages: Sequence[Message]) -> list[Piece]:
+        """Returns the pieces of a whole conversation; see `Template.conversation`."""
+        return [*until_last_trained(self._turns(messages)), END]
+
+    def prompt(self, messages: Sequence[Message]) -> list[Piece]:
+        """Returns the pieces before the next answer; see `Template.prompt`."""
+        return self._turns(messages) + self._answer_opening()
+
+    @property
+    def digest(self) -> str:
+        """A hash of what is made of fixed conversations, so that a changed template is seen."""
+        made = [[self.conversation(probe), self.prompt(probe[:-1])] for probe in _PROBES]
+        return hashlib.sha256(json.dumps(made).encode()).hexdigest()
+
+    def _turns(self, messages: Sequence[Message]) -> list[Piece]:
+        raise NotImplementedError
+
+    def _answer_opening(self) -> list[Piece]:
+        """What stands between the user's turn and the answer."""
+        return []
 
 
 @dataclasses.dataclass(frozen=True)
-class HeaderTemplate:
+class HeaderTemplate(_BuiltIn):
     """Alpaca's layout, in which WizardLM and WizardCoder are trained too: a header, then sections marked by ###.
 
-    The answer follows the last colon directly, with neither space nor line break.
+    The answer follows the last colon directly, with neither space nor line break. A system message takes the place of
+    the header. Further turns, which Alpaca has none of, follow the EOS of the one before, without a header.
     """
 
     name: str
     stop_strings: tuple[str, ...] = ("\n### Instruction:", "\n### Response:")
 
-    def prompt(self, instruction: str, input: str = "") -> tuple[Piece, ...]:
-        """Returns the header with the instruction, and the input where there is one; see `Template.prompt`."""
-        if input:
-            header = (
-                "Below is an instruction that describes a task, paired with an input that provides further context."
-            )
-            context = f"### Input:\n{input}\n\n"
-        else:
-            header = "Below is an instruction that describes a task."
-            context = ""
-        return (
-            Piece(
-                f"{header} Write a response that appropriately completes the request.\n\n"
-                f"### Instruction:\n{instruction}\n\n{context}### Response:"
-            ),
-        )
+    def _turns(self, messages: Sequence[Message]) -> list[Piece]:
+        header = ""
+        pieces = [BEGIN]
+        for message in messages:
+            if message.role == "system":
+                header = message.content
+            elif message.role == "user":
+                first = len(pieces) == 1
+                context = f"### Input:\n{message.input}\n\n" if message.input else ""
+                opening = f"{header or _alpaca_header(message)}\n\n" if first else "\n\n"
+                pieces.append(Piece(f"{opening}### Instruction:\n{message.content}\n\n{context}### Response:"))
+            else:
+                pieces += [Piece(message.content, trained=True), END]
+        return pieces
 
-    def target(self, output: str) -> tuple[Piece, ...]:
-        """Returns the answer as it is; see `Template.target`."""
-        return (Piece(output, trained=True),)
+
+def _alpaca_header(message: Message) -> str:
+    paired = ", paired with an input that provides further context" if message.input else ""
+    return (
+        f"Below is an instruction that describes a task{paired}. "
+        "Write a response that appropriately completes the request."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class ChatMLTemplate:
-    """Turns between <|im_start|> and <|im_end|>, as SmolLM2-Instruct and many others are trained; no system turn."""
+class ChatMLTemplate(_BuiltIn):
+    """Turns between <|im_start|> and <|im_end|>, as SmolLM2-Instruct and many others are trained.
+
+    There is no system turn but the conversation's own; the chat template of a model may put in one of its own.
+    """
 
     name: str = "chatml"
     stop_strings: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")
 
-    def prompt(self, instruction: str, input: str = "") -> tuple[Piece, ...]:
-        """Returns the user's turn and the opening of the assistant's; see `Template.prompt`."""
-        message = f"{instruction}\n\n{input}" if input else instruction
-        return (
-            Piece("<|im_start|>", control=True),
-            Piece(f"user\n{message}"),
-            Piece("<|im_end|>", control=True),
-            Piece("\n"),
-            Piece("<|im_start|>", control=True),
-            Piece("assistant\n"),
-        )
+    def _turns(self, messages: Sequence[Message]) -> list[Piece]:
+        pieces = [BEGIN]
+        for message in messages:
+            trained = message.role == "assistant"
+            pieces.append(control("<|im_start|>"))
+            if trained:
+                pieces += [Piece("assistant\n"), Piece(message.content, trained=True)]
+            else:
+                pieces.append(Piece(f"{message.role}\n{message.text}"))
+            pieces += [control("<|im_end|>", trained), Piece("\n")]
+        return pieces
 
-    def target(self, output: str) -> tuple[Piece, ...]:
-        """Returns the answer and the token that ends its turn; see `Template.target`."""
-        return (Piece(output, trained=True), Piece("<|im_end|>", control=True, trained=True))
+    def _answer_opening(self) -> list[Piece]:
+        return [control("<|im_start|>"), Piece("assistant\n")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama2Template(_BuiltIn):
+    """Llama 2's and Code Llama's chat: [INST] and [/INST] in plain text, each turn between BOS and EOS.
+
+    The system message stands in the first instruction. Messages are stripped of surrounding white space, as officially.
+    """
+
+    name: str = "llama2"
+    stop_strings: tuple[str, ...] = ()
+
+    def _turns(self, messages: Sequence[Message]) -> list[Piece]:
+        pieces = []
+        system = ""
+        for message in messages:
+            if message.role == "system":
+                system = f"<<SYS>>\n{message.content}\n<</SYS>>\n\n"
+            elif message.role == "user":
+                pieces += [control("<s>"), Piece(f"[INST] {(system + message.text).strip()} [/INST]")]
+                system = ""
+            else:
+                pieces += [Piece(f" {message.content.strip()} ", trained=True), control("</s>", trained=True)]
+        return pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Template(_BuiltIn):
+    """Llama 3's chat: a header of control tokens before each message, <|eot_id|> after it.
+
+    Messages are stripped of surrounding white space, as officially. Llama 3.1 and later put a system turn with a date
+    before a conversation: that is their tokenizer's own template.
+    """
+
+    name: str = "llama3"
+    stop_strings: tuple[str, ...] = ("<|eot_id|>", "<|start_header_id|>")
+
+    def _turns(self, messages: Sequence[Message]) -> list[Piece]:
+        pieces = [control("<|begin_of_text|>")]
+        for message in messages:
+            trained = message.role == "assistant"
+            pieces += [control("<|start_header_id|>"), Piece(message.role), control("<|end_header_id|>")]
+            if trained:
+                pieces += [Piece("\n\n"), Piece(message.content.strip(), trained=True)]
+            else:
+                pieces.append(Piece(f"\n\n{message.text.strip()}"))
+            pieces.append(control("<|eot_id|>", trained))
+        return pieces
+
+    def _answer_opening(self) -> list[Piece]:
+        return [control("<|start_header_id|>"), Piece("assistant"), control("<|end_header_id|>"), Piece("\n\n")]
 
 
 TEMPLATES: dict[str, Template] = {
-    template.name: template for template in (HeaderTemplate("wizardcoder"), HeaderTemplate("alpaca"), ChatMLTemplate())
+    template.name: template
+    for template in (
+        HeaderTemplate("wizardcoder"),
+        HeaderTemplate("alpaca"),
+        ChatMLTemplate(),
+        Llama2Template(),
+        Llama3Template(),
+    )
 }
 
 
-def get_template(name: str) -> Template:
-    """Returns the template of that name.
-
-    Raises:
-      UserError: there is none.
-    """
-    if name not in TEMPLATES:
-        raise UserError(f"template = {name!r}: no such template; known: {', '.join(TEMPLATES)}")
-    return TEMPLATES[name]
+def require_template_name(name: str) -> None:
+    """Raises UserError if `name` can be no template: neither built in, nor "tokenizer", nor a .jinja file's path."""
+    if name not in TEMPLATES and name != FROM_TOKENIZER and not name.endswith(_JINJA_SUFFIX):
+        raise UserError(
+            f"template = {name!r}: no such template; known: {', '.join(TEMPLATES)}, {FROM_TOKENIZER!r} for the "
+            f"tokenizer's own chat template, or the path of a {_JINJA_SUFFIX} file"
+        )
 
 
-def encode_example(
-    tokenizer: Tokenizer, template: Template, instruction: str, input: str, output: str
-) -> tuple[list[int], list[bool]]:
-    """Returns the ids of prompt, answer and EOS, and for each whether it is trained: the answer's and EOS are."""
-    return encode_conversations(tokenizer, [example_pieces(template, instruction, input, output)], append_eos=True)[0]
-
-
-def example_pieces(template: Template, instruction: str, input: str, output: str) -> tuple[Piece, ...]:
-    """Returns the pieces of an instruction with its answer."""
-    return template.prompt(instruction, input) + template.target(output)
-
-
-def encode_conversations(
-    tokenizer: Tokenizer, conversations: Sequence[Sequence[Piece]], append_eos: bool = False
-) -> list[tuple[list[int], list[bool]]]:
-    """Returns ids and trained flags of each conversation, encoded together, which is several times as fast.
-
-    BOS comes first where the tokenizer's settings say so, and never twice. EOS, where asked for, comes last, is always
-    trained, and never twice.
+def load_template(name: str, tokenizer: Tokenizer) -> Template:
+    """Returns a template that is known to work with a tokenizer.
 
     Args:
-      tokenizer: the tokenizer.
-      conversations: the pieces of each, in order.
-      append_eos: whether each ends in EOS: true for examples, false for prompts.
+      name: of a built-in template; "tokenizer" for the tokenizer's own chat template; or the path of a Jinja chat
+        template, which ends in ".jinja".
+      tokenizer: that its pieces will be encoded with.
 
     Raises:
-      TokenizerError: the tokenizer lacks a control token of the template.
+      UserError: there is no such template, it cannot be cut into prompts and answers, or the tokenizer lacks one of its
+        control tokens.
     """
-    openings, followings = [], []
-    for pieces in conversations:
-        texts = [piece.text for piece in pieces if not piece.control]
-        openings += texts[:1]
-        followings += texts[1:]
-    opened = iter(tokenizer.encode_batch(openings))
-    followed = iter(tokenizer.encode_batch(followings, continues=True))
-    control_ids = {
-        piece.text: tokenizer.special_id(piece.text) for pieces in conversations for piece in pieces if piece.control
-    }
-    encoded = []
-    for pieces in conversations:
-        tokens: list[int] = []
-        trained: list[bool] = []
-        text_began = False
-        for piece in pieces:
-            if piece.control:
-                ids = [control_ids[piece.text]]
-            else:
-                ids = next(followed if text_began else opened)
-                text_began = True
-            tokens += ids
-            trained += [piece.trained] * len(ids)
-        if tokenizer.adds_bos and tokenizer.bos_id is not None and tokens[:1] != [tokenizer.bos_id]:
-            tokens.insert(0, tokenizer.bos_id)
-            trained.insert(0, False)
-        if append_eos and not (trained and trained[-1] and tokens[-1] == tokenizer.eos_id):
-            tokens.append(tokenizer.eos_id)
-            trained.append(True)
-        encoded.append((tokens, trained))
-    return encoded
+    require_template_name(name)
+    template = TEMPLATES[name] if name in TEMPLATES else _load_chat_template(name, tokenizer)
+    for piece in template.conversation(_PROBES[-1]):
+        if piece.kind == "control":
+            tokenizer.special_id(piece.text)
+    return template
+
+
+def _load_chat_template(name: str, tokenizer: Tokenizer) -> ChatTemplate:
+    if name != FROM_TOKENIZER:
+        try:
+            return ChatTemplate(name, Path(name).read_text(encoding="utf-8"), tokenizer.controls, tokenizer.roles)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"template = {name!r}: cannot be read ({error}); give a Jinja chat template") from None
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"template = {name!r}: this tokenizer brings no chat template; name one of {', '.join(TEMPLATES)}, or give "
+            f"the path of a {_JINJA_SUFFIX} file"
+        )
+    return ChatTemplate(name, tokenizer.chat_template, tokenizer.controls, tokenizer.roles)

@@ -14,33 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxwiz.files import UserError, atomic_file, sha256_of_bytes
+from jaxwiz.text.tokenizer_files import MODEL_FILES, TOKENIZER_FILES, ControlToken, TokenizerError, TokenizerFiles
 
 if TYPE_CHECKING:
     import sentencepiece
     import tokenizers
 
-# Kept by `save` where they exist; the last three only help other programs to open the folder.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-# The model's own files, asked for ids only where the tokenizer's do not name the end-of-text token.
-_MODEL_FILES = ("generation_config.json", "config.json")
-
-
-class TokenizerError(UserError):
-    """A tokenizer that cannot be used; the message names the file, the rule and the remedy."""
-
 
 class Tokenizer(Protocol):
-    """Text to ids and back.
+    """Text to ids and back. Can be pickled.
 
     Attributes:
       vocab_size: V, one more than the largest id.
@@ -49,6 +31,9 @@ class Tokenizer(Protocol):
       pad_id: fills what is left of a row; may equal `eos_id`, since padding is known by segment 0, never by its id.
       adds_bos: whether the tokenizer's own settings begin every text with BOS. False for chat models whose "BOS" is
         really a turn marker, as in SmolLM2.
+      controls: its control tokens.
+      roles: the strings of some of them by what chat templates call them, such as "bos_token".
+      chat_template: the Jinja text that came with it, or None.
       digest: SHA-256 over the names and contents of its files.
     """
 
@@ -57,6 +42,9 @@ class Tokenizer(Protocol):
     eos_id: int
     pad_id: int
     adds_bos: bool
+    controls: tuple[ControlToken, ...]
+    roles: dict[str, str]
+    chat_template: str | None
     digest: str
 
     def encode(self, text: str, continues: bool = False) -> list[int]:
@@ -104,9 +92,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         name = "tokenizer.model" if folder.suffix == ".model" else "tokenizer.json"
         contents = {name: folder.read_bytes()}
     else:
-        names = (*TOKENIZER_FILES, *_MODEL_FILES)
+        names = (*TOKENIZER_FILES, *MODEL_FILES)
         contents = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
-    source = _Source(folder, contents)
+    source = TokenizerFiles(folder, contents)
     if "tokenizer.json" in contents:
         return HuggingFaceTokenizer(source)
     if "tokenizer.model" in contents:
@@ -114,80 +102,24 @@ def load_tokenizer(path: Path) -> Tokenizer:
     raise TokenizerError(f"{path}: holds neither tokenizer.json nor tokenizer.model; give a tokenizer's folder")
 
 
-class _Source:
-    """A tokenizer's files in memory, and what they say about its control tokens."""
-
-    def __init__(self, folder: Path, contents: dict[str, bytes]) -> None:
-        self.folder = folder
-        self.contents = contents
-        self._settings = {
-            name: self.parse(name)
-            for name in ("tokenizer_config.json", "special_tokens_map.json", *_MODEL_FILES)
-            if name in contents
-        }
-        if self.token("eos") is not None:
-            for name in _MODEL_FILES:  # not needed, so not part of this tokenizer
-                self.contents.pop(name, None)
-
-    def parse(self, name: str) -> dict[str, Any]:
-        """Returns one file as a JSON object."""
-        try:
-            data = json.loads(self.contents[name])
-        except ValueError as error:
-            raise TokenizerError(f"{self.folder / name}: not JSON ({error}); fetch the file again") from None
-        if not isinstance(data, dict):
-            raise TokenizerError(f"{self.folder / name}: must be a JSON object; fetch the file again")
-        return data
-
-    def token(self, role: str) -> str | None:
-        """Returns the string of the "bos", "eos" or "pad" token, or None if the tokenizer's files do not name it."""
-        for name in ("tokenizer_config.json", "special_tokens_map.json"):
-            value = self._settings.get(name, {}).get(f"{role}_token")
-            if isinstance(value, dict):
-                value = value.get("content")
-            if isinstance(value, str):
-                return value
-        return None
-
-    def model_id(self, role: str) -> int | None:
-        """Returns the id that the model's own files give to a role; of several the first."""
-        for name in _MODEL_FILES:
-            value = self._settings.get(name, {}).get(f"{role}_token_id")
-            if isinstance(value, list):
-                value = value[0] if value else None
-            if isinstance(value, int):
-                return value
-        return None
-
-    def adds_bos(self) -> bool | None:
-        """Returns the explicit setting `add_bos_token`, or None if there is none."""
-        value = self._settings.get("tokenizer_config.json", {}).get("add_bos_token")
-        return value if isinstance(value, bool) else None
-
-    def digest(self) -> str:
-        """Returns one SHA-256 over names and contents."""
-        digests = {name: sha256_of_bytes(data) for name, data in sorted(self.contents.items())}
-        return sha256_of_bytes(json.dumps(digests).encode())
-
-    def save(self, folder: Path) -> None:
-        """Writes the files into `folder`."""
-        for name, data in self.contents.items():
-            with atomic_file(folder / name) as partial:
-                partial.write_bytes(data)
-
-
 class HuggingFaceTokenizer:
     """A tokenizer.json, run by the tokenizers package. See `Tokenizer` for its methods."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: TokenizerFiles) -> None:
         spec = source.parse("tokenizer.json")
+        _call_special(spec, source.control_names())
         self._source = source
         self._whole = _build(spec, source.folder)
         continuing = _without_leading_space(spec)
         self._continuing = self._whole if continuing == spec else _build(continuing, source.folder)
-        self._special = {
-            token.content: index for index, token in self._whole.get_added_tokens_decoder().items() if token.special
-        }
+        self.controls = tuple(
+            ControlToken(token.content, index, token.lstrip, token.rstrip)
+            for index, token in self._whole.get_added_tokens_decoder().items()
+            if token.special
+        )
+        self._special = {token.text: token.id for token in self.controls}
+        self.roles = source.roles()
+        self.chat_template = source.chat_template()
         self.vocab_size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self.bos_id = self._role_id("bos")
         eos_id = self._role_id("eos")
@@ -226,6 +158,10 @@ class HuggingFaceTokenizer:
         """Writes the original files; see `Tokenizer.save`."""
         self._source.save(folder)
 
+    def __reduce__(self) -> tuple[type, tuple[TokenizerFiles]]:
+        # A pickled tokenizers.Tokenizer forgets that control strings are to be plain text.
+        return HuggingFaceTokenizer, (self._source,)
+
     def _tokenizer(self, continues: bool) -> "tokenizers.Tokenizer":
         return self._continuing if continues else self._whole
 
@@ -251,7 +187,7 @@ class HuggingFaceTokenizer:
 class SentencePieceTokenizer:
     """A SentencePiece tokenizer.model. See `Tokenizer` for its methods."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: TokenizerFiles) -> None:
         from sentencepiece import sentencepiece_model_pb2
 
         self._source = source
@@ -264,6 +200,14 @@ class SentencePieceTokenizer:
         bos_id, eos_id, pad_id = self._whole.bos_id(), self._whole.eos_id(), self._whole.pad_id()
         if eos_id < 0:
             raise TokenizerError(f"{source.folder}: tokenizer.model defines no end-of-text piece; jaxwiz needs one")
+        self.controls = tuple(
+            ControlToken(self._whole.id_to_piece(index), index)
+            for index in range(self.vocab_size)
+            if self._whole.is_control(index)
+        )
+        roles = {"bos_token": bos_id, "eos_token": eos_id, "unk_token": self._whole.unk_id(), "pad_token": pad_id}
+        self.roles = {name: self._whole.id_to_piece(index) for name, index in roles.items() if index >= 0}
+        self.chat_template = source.chat_template()
         self.bos_id = bos_id if bos_id >= 0 else None
         self.eos_id = eos_id
         self.pad_id = pad_id if pad_id >= 0 else eos_id
@@ -297,8 +241,17 @@ class SentencePieceTokenizer:
         """Writes the original files; see `Tokenizer.save`."""
         self._source.save(folder)
 
+    def __reduce__(self) -> tuple[type, tuple[TokenizerFiles]]:
+        return SentencePieceTokenizer, (self._source,)
+
     def _pieces(self, continues: bool) -> "sentencepiece.SentencePieceProcessor":
         return self._continuing if continues else self._whole
+
+
+def _call_special(spec: dict[str, Any], names: set[str]) -> None:
+    """Marks those added tokens of a tokenizer.json as special that the settings call so, as transformers does."""
+    for token in spec.get("added_tokens") or ():
+        token["special"] = bool(token.get("special")) or token.get("content") in names
 
 
 def _build(spec: dict[str, Any], folder: Path) -> "tokenizers.Tokenizer":

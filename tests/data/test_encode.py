@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxwiz.data.encode import ROWS_PER_BLOCK, EncodeError, Example, encode_rows
-from jaxwiz.data.sources import Reject, Row
-from jaxwiz.text.templates import encode_example, get_template
+from jaxwiz.data.sources import Reject, Row, SourceError
+from jaxwiz.text.chat_template import ChatTemplate
+from jaxwiz.text.encoding import encode_one
+from jaxwiz.text.messages import Message, question_and_answer
+from jaxwiz.text.templates import TEMPLATES
 from jaxwiz.text.tokenizer import load_tokenizer
 
-TEMPLATE = get_template("wizardcoder")
+TEMPLATE = TEMPLATES["wizardcoder"]
 
 
 @pytest.fixture
@@ -18,7 +22,7 @@ def tokenizer(tiny_tokenizer_folder):
 
 
 def row(instruction: str, context: str, output: str, number: int = 1) -> Row:
-    return Row(Path("rows.json"), number, instruction, context, output)
+    return Row(Path("rows.json"), number, question_and_answer(instruction, context, output))
 
 
 def test_examples_of_many_blocks_come_in_order_with_eos_trained(tokenizer):
@@ -26,14 +30,14 @@ def test_examples_of_many_blocks_come_in_order_with_eos_trained(tokenizer):
     examples = list(encode_rows(rows, tokenizer, TEMPLATE, 128, "error"))
     assert [example.row for example in examples] == rows
     for example in examples[:: ROWS_PER_BLOCK // 2]:
-        tokens, trained = encode_example(tokenizer, TEMPLATE, example.row.instruction, "", example.row.output)
+        tokens, trained = encode_one(tokenizer, TEMPLATE.conversation(example.row.messages))
         assert example.tokens.tolist() == tokens
         assert example.trained.tolist() == trained
         assert (tokens[-1], trained[-1]) == (tokenizer.eos_id, True)
 
 
 def test_an_example_may_fill_a_row_exactly(tokenizer):
-    length = len(encode_example(tokenizer, TEMPLATE, "Say hi.", "", "hi")[0])
+    length = len(encode_one(tokenizer, TEMPLATE.conversation(question_and_answer("Say hi.", "", "hi")))[0])
     [example] = encode_rows([row("Say hi.", "", "hi")], tokenizer, TEMPLATE, length, "error")
     assert len(example.tokens) == length
 
@@ -80,3 +84,61 @@ def test_an_answer_is_never_cut(tokenizer):
     [dropped] = encode_rows([row("Say hi.", "", "hi" * 500)], tokenizer, TEMPLATE, 128, "truncate_prompt")
     assert isinstance(dropped, Reject)
     assert (dropped.reason, dropped.kept) == ("over-long", False)
+
+
+CHAT = (
+    Message("system", "Be brief."),
+    *question_and_answer("Say hi. " * 30, "", "hi"),
+    *question_and_answer("And bye?", "", "  bye\n"),
+)
+
+
+def chat_row(number: int = 1) -> Row:
+    return Row(Path("chats.jsonl"), number, CHAT)
+
+
+def test_every_answer_of_a_conversation_is_trained(tokenizer):
+    [example] = encode_rows([chat_row()], tokenizer, TEMPLATES["chatml"], 1024, "error")
+    assert isinstance(example, Example)
+    end = tokenizer.special_id("<|im_end|>")
+    answers = [tokenizer.encode(text, continues=True) for text in ("hi", "  bye\n")]
+    assert example.tokens[example.trained].tolist() == [*answers[0], end, *answers[1], end]
+    assert np.flatnonzero(np.diff(example.trained)).size == 3  # two spans, of which the second goes to the end
+
+
+def test_of_a_conversation_only_the_first_prompt_is_cut(tokenizer):
+    cut, example = encode_rows([chat_row()], tokenizer, TEMPLATES["chatml"], 130, "truncate_prompt")
+    assert isinstance(cut, Reject)
+    assert isinstance(example, Example)
+    assert example.row == chat_row()
+    assert 125 <= len(example.tokens) <= 130
+    text = tokenizer.decode(example.tokens)
+    assert "Be brief." in text
+    assert "And bye?" in text
+    assert 1 <= text.count("Say hi. ") < 30
+
+
+def test_a_conversation_that_the_template_refuses_is_rejected_with_its_reason(tokenizer):
+    source = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+        "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    template = ChatTemplate("strict", source, tokenizer.controls, tokenizer.roles)
+    rows = [row("Say hi.", "", "hi", 1), chat_row(2), row("Say hi.", "", "hi", 3)]
+    first, refused, third = encode_rows(rows, tokenizer, template, 1024, "error")
+    assert isinstance(refused, Reject)
+    assert (refused.number, refused.reason, refused.kept) == (2, "refused by template", False)
+    assert "no system turn" in refused.detail
+    assert isinstance(first, Example)
+    assert isinstance(third, Example)
+    assert first.tokens.tolist() == third.tokens.tolist()
+
+
+def test_an_unreadable_source_is_an_error_of_the_encoding(tokenizer):
+    def rows():
+        yield from (row(f"Print {n}.", "", f"print({n})", n) for n in range(ROWS_PER_BLOCK))
+        raise SourceError("the file breaks off")
+
+    with pytest.raises(SourceError, match="breaks off"):
+        list(encode_rows(rows(), tokenizer, TEMPLATE, 128, "error"))

@@ -5,7 +5,7 @@ import pytest
 
 from jaxwiz.data.feed import Batch, DatasetError, Feed, read_shape
 from jaxwiz.data.pack import PackedRow
-from jaxwiz.data.shards import write_dataset
+from tests.data.datasets import write_dataset
 
 T, ROWS, B = 8, 11, 4
 
@@ -121,3 +121,66 @@ def test_a_record_of_another_layout_is_named_by_file_and_row(copied):
     for step in range(3):
         with pytest.raises(DatasetError, match=rf"{shard.name}: row {step} "):
             feed.batch(step)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A second dataset: rows whose tokens are all 101, 102, ..."""
+    folder = tmp_path_factory.mktemp("feed") / "other"
+    ones = np.ones(T, np.int32)
+    rows = [PackedRow(ones * n, ones.astype(np.bool_), ones, np.arange(T, dtype=np.int32)) for n in range(101, 106)]
+    write_dataset(folder, {"train": rows, "heldout": rows[:1]}, T, rows_per_shard=3)
+    return folder
+
+
+def test_a_mix_takes_its_share_of_each_dataset(dataset, other):
+    feed = Feed([dataset, other], "train", B, seed=1, weights=[3, 1])
+    assert (feed.rows, feed.steps_per_epoch) == (ROWS + 5, 4)
+    seen = [numbers(feed.batch(step)) for step in range(22)]
+    assert all(sum(number > 100 for number in batch) == 1 for batch in seen)
+    first = [number for batch in seen for number in batch if number < 100]
+    assert [sorted(first[begin : begin + ROWS]) for begin in range(0, 66, ROWS)] == [list(range(1, ROWS + 1))] * 6
+
+
+def test_several_datasets_without_weights_are_one(dataset, other):
+    feed = Feed([dataset, other], "heldout", B, seed=0, shuffle=False)
+    assert numbers(feed.batch(0)) == [1, 2, 101, 0]
+    shuffled = Feed([dataset, other], "train", B, seed=0)
+    epoch = [number for step in range(4) for number in numbers(shuffled.batch(step))]
+    assert sorted(epoch) == [*range(1, ROWS + 1), *range(101, 106)]
+
+
+@pytest.mark.parametrize("weights", [None, [1, 2]])
+def test_parts_of_a_batch_are_its_rows(dataset, other, weights):
+    """So that a process can read the rows of its own devices alone."""
+    feed = Feed([dataset, other], "train", 8, seed=5, weights=weights)
+    for step in (3, 0, 1):
+        whole = feed.batch(step)
+        for begin, end in ((0, 8), (2, 4), (7, 8)):
+            part = feed.batch(step, begin, end)
+            for name in ("tokens", "loss_mask", "segment_ids", "positions"):
+                np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[begin:end])
+
+
+def test_a_part_of_a_batch_opens_no_other_rows(copied):
+    """The shard of rows 4 to 6 is gone after the start; a part without them can still be read."""
+    feed = Feed(copied, "train", B, seed=0, shuffle=False)
+    (copied / "packed_instructions-train.array_record-00001-of-00004").unlink()
+    assert numbers(feed.batch(0, 0, 3)) == [1, 2, 3]
+    with pytest.raises(DatasetError, match="00001-of-00004: row 0"):
+        feed.batch(0)
+
+
+def test_a_row_of_a_batch_is_located(dataset):
+    feed = Feed(dataset, "train", B, seed=0, shuffle=False)
+    path, row = feed.locate(1, 1)
+    assert (path.name[-14:], row) == ("00001-of-00004", 2)
+    assert feed.locate(2, 3) is None
+
+
+def test_datasets_of_a_mix_must_have_rows_of_one_length(dataset, tmp_path):
+    ones = np.ones(2 * T, np.int32)
+    row = PackedRow(ones, ones.astype(np.bool_), ones, np.arange(2 * T, dtype=np.int32))
+    write_dataset(tmp_path / "longer", {"train": [row]}, 2 * T, rows_per_shard=3)
+    with pytest.raises(DatasetError, match=r"longer: rows of 16 tokens.*have 8"):
+        Feed([dataset, tmp_path / "longer"], "train", B, seed=0, weights=[1, 1])

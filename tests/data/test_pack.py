@@ -1,19 +1,11 @@
 """Packing: small plans written out, and nothing lost, split or over-full in large ones."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxwiz.data.encode import Example
-from jaxwiz.data.pack import PackedRows, build_row, plan_packing
-from jaxwiz.data.sources import Row
-
-
-def example(tokens: list[int], trained: list[int]) -> Example:
-    row = Row(Path("rows.json"), 1, "instruction", "", "output")
-    return Example(row, np.array(tokens, np.int32), np.array(trained, np.bool_))
+from jaxwiz.data.pack import PackedExamples, build_row, plan_packing
 
 
 @pytest.mark.parametrize(
@@ -50,22 +42,28 @@ def test_a_length_out_of_range_is_refused(length):
         plan_packing([3, length], 10)
 
 
+def bits(*trained: int) -> np.ndarray:
+    return np.array(trained, np.bool_)
+
+
 def test_a_row_written_out():
-    row = build_row([example([7, 8, 9], [0, 0, 1]), example([5, 6], [0, 1])], sequence_length=8, pad_id=4)
+    tokens = np.array([7, 8, 9, 5, 6], np.int32)
+    row = build_row(tokens, bits(0, 0, 1, 0, 1), [3, 2], sequence_length=8, pad_id=4)
     assert row.tokens.tolist() == [7, 8, 9, 5, 6, 4, 4, 4]
     assert row.loss_mask.tolist() == [0, 0, 1, 0, 1, 0, 0, 0]
     assert row.segment_ids.tolist() == [1, 1, 1, 2, 2, 0, 0, 0]
     assert row.positions.tolist() == [0, 1, 2, 0, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize("trained", [[0, 0, 0], [1, 0, 0]])
+@pytest.mark.parametrize("trained", [bits(0, 1, 0, 0, 0), bits(0, 1, 1, 0, 0)])
 def test_an_example_that_teaches_nothing_is_refused(trained):
-    with pytest.raises(ValueError, match=r"rows\.json:1"):
-        build_row([example([1, 2, 3], trained)], sequence_length=8, pad_id=0)
+    with pytest.raises(ValueError, match="segment 2"):
+        build_row(np.arange(5, dtype=np.int32), trained, [2, 3], sequence_length=8, pad_id=0)
 
 
-def test_rows_are_built_as_they_are_asked_for():
-    examples = [example([n] * n, [0] * (n - 1) + [1]) for n in (2, 3, 4)]
-    rows = PackedRows(examples, sequence_length=5, pad_id=0)
+def test_packed_examples_give_their_rows():
+    tokens = np.array([2, 2, 3, 3, 3, 4, 4, 4, 4], np.int32)
+    packed = PackedExamples(tokens, np.ones(9, np.bool_), np.array([2, 3, 4], np.int32), np.array([2, 1], np.int32))
+    rows = list(packed.rows(sequence_length=5, pad_id=0))
     assert [row.tokens.tolist() for row in rows] == [[2, 2, 3, 3, 3], [4, 4, 4, 4, 0]]
-    assert [row.tokens.tolist() for row in rows[1:]] == [[4, 4, 4, 4, 0]]
+    assert [row.segment_ids.tolist() for row in rows] == [[1, 1, 2, 2, 2], [1, 1, 1, 1, 0]]

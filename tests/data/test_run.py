@@ -1,18 +1,20 @@
 """The data stage as a whole: from files of instructions to a dataset whose every row can be trained on."""
 
+import dataclasses
+import itertools
 import json
 import shutil
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
+from jaxwiz.data import run as stage
 from jaxwiz.data.config import DataConfig
 from jaxwiz.data.feed import Feed
-from jaxwiz.data.run import check, heldout_lineages, run
+from jaxwiz.data.hub import HubDataset
+from jaxwiz.data.run import run
 from jaxwiz.files import UserError, hash_tree
 from jaxwiz.records import write_records
-from jaxwiz.text.templates import TEMPLATES
 from jaxwiz.text.tokenizer import load_tokenizer
 from tests.data.conftest import alpaca_rows, evolved
 
@@ -71,6 +73,22 @@ def test_alpaca_rows_become_sound_rows(make_config):
     assert not (config.out / "rejects.jsonl").exists()
 
 
+def test_tfds_opens_what_a_run_wrote(make_config):
+    import tensorflow_datasets as tfds
+
+    config = make_config(alpaca_rows(60), rows_per_shard=4, heldout_share=0.2)
+    run(config)
+    builder = tfds.builder_from_directory(config.out / "dataset")
+    assert set(builder.info.splits) == {"train", "heldout"}
+    for split in ("train", "heldout"):
+        source = builder.as_data_source(split)
+        rows = all_rows(config, split)
+        assert len(source) == len(rows)
+        for found, row in zip(source, rows, strict=True):
+            for name, array in found.items():
+                np.testing.assert_array_equal(array, getattr(row, name)[0])
+
+
 def test_code_alpaca_fills_its_rows(make_config, code_alpaca):
     config = make_config(code_alpaca, sequence_length=2048)
     run(config)
@@ -122,20 +140,6 @@ def test_no_lineage_is_on_both_sides(make_config, tmp_path):
     assert 3 <= len(roots["heldout"]) <= 16
 
 
-def test_held_out_lineages_keep_their_side_as_the_data_grows():
-    keys = {f"lineage {number}" for number in range(1000)}
-    few = {f"lineage {number}" for number in range(300)}
-    heldout = heldout_lineages(keys, 0.1, seed=0)
-    assert 70 <= len(heldout) <= 130
-    assert heldout_lineages(few, 0.1, seed=0) == heldout & few
-    assert heldout < heldout_lineages(keys, 0.2, seed=0)
-    assert heldout_lineages(keys, 0.1, seed=1) != heldout
-    assert heldout_lineages(keys, 0.0, seed=0) == set()
-    # However small the set, neither side is empty if there are two lineages.
-    assert [len(heldout_lineages({"a", "b"}, share, seed=0)) for share in (1e-9, 1 - 1e-9)] == [1, 1]
-    assert heldout_lineages({"a"}, 0.5, seed=0) == set()
-
-
 def test_bad_rows_are_counted_by_reason_and_listed(make_config):
     rows = [
         *alpaca_rows(30),
@@ -161,6 +165,23 @@ def test_too_many_bad_rows_stop_the_run_and_are_listed(make_config):
         run(config)
     assert (config.out / "rejects.jsonl").exists()
     assert not (config.out / "dataset").exists()
+
+
+def test_rows_that_the_template_refuses_count_as_unusable(make_config, tmp_path):
+    """A chat template may refuse a conversation by `raise_exception`."""
+    template = tmp_path / "picky.jinja"
+    template.write_text(
+        "{% for message in messages %}{% if message.content == 'No.' %}{{ raise_exception('not this one') }}{% endif %}"
+        "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    rows = [*alpaca_rows(18), {"instruction": "No.", "output": "no"}, {"instruction": "x"}]
+    config = make_config(rows, template=str(template), max_rejected_share=0.1)
+    run(config)
+    manifest = json.loads((config.out / "manifest.json").read_text())
+    assert manifest["left_out"] == {"missing field": 1, "refused by template": 1}
+    with pytest.raises(UserError, match=r"2 of 20 .*max_rejected_share = 0.09.*rows\.json:19: refused by template"):
+        run(make_config(rows, out="few", template=str(template), max_rejected_share=0.09))
 
 
 @pytest.mark.parametrize(
@@ -189,17 +210,24 @@ def test_sources_that_give_nothing_are_an_error(rows, settings, message, make_co
         run(make_config(rows, **settings))
 
 
-def test_check_finds_faults_before_a_run_and_writes_nothing(make_config, tmp_path):
-    good = make_config(alpaca_rows(3))
-    assert [finding.level for finding in check(good)] == ["ok", "ok"]
-    assert not good.out.exists()
-    short = make_config(alpaca_rows(3), sequence_length=8)
-    assert "sequence_length = 8" in next(finding.message for finding in check(short) if finding.level == "error")
-    (tmp_path / "empty").mkdir()
-    strange = make_config([{"text": "x"}], tokenizer=tmp_path / "empty")
-    assert [finding.level for finding in check(strange)] == ["error", "error"]
-    assert [finding.level for finding in check(make_config([{"text": "x"}, *alpaca_rows(3)]))] == ["ok", "warning"]
+def test_a_source_that_is_not_there_is_named(make_config, tmp_path):
+    with pytest.raises(UserError, match=r"absent\.json: cannot read .*'sources'"):
+        run(make_config(tmp_path / "absent.json"))
 
 
-def test_the_config_knows_every_template():
-    assert set(get_args(get_type_hints(DataConfig)["template"])) == TEMPLATES.keys()
+def test_a_data_set_on_a_hub_is_read_like_its_files(make_config, monkeypatch):
+    local = make_config(alpaca_rows(30))
+    run(local)
+    source = HubDataset(repo_id="owner/name")
+    monkeypatch.setattr("jaxwiz.data.hub.fetch_dataset", lambda dataset: [*local.sources] if dataset == source else [])
+    hub = dataclasses.replace(local, sources=(source,), out=local.out.with_name("hub"))
+    run(hub)
+    assert hash_tree(hub.out) == hash_tree(local.out)
+
+
+def test_sources_that_lose_rows_while_they_are_read_are_an_error(make_config, monkeypatch):
+    monkeypatch.setattr(stage, "ROWS_PER_BLOCK", 16)
+    whole = stage.read_all
+    monkeypatch.setattr(stage, "read_all", lambda sources: itertools.islice(whole(sources), 16))
+    with pytest.raises(UserError, match=r"rows\.json: lost rows while they were read"):
+        run(make_config(alpaca_rows(17)))

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
-import pytest
 
-from jaxwiz.data.pack import PackedRow
-from jaxwiz.data.shards import FEATURES, write_dataset
-from jaxwiz.files import hash_tree
+from jaxwiz.data.pack import PackedExamples, PackedRow
+from jaxwiz.data.shards import FEATURES, write_shards
+from jaxwiz.files import hash_tree, sha256_of_bytes
+from tests.data.datasets import write_dataset
 
 T = 16
 
@@ -57,26 +58,25 @@ def test_array_record_finds_the_rows_in_order(tmp_path):
     assert random_rows(9)[6].tokens.tobytes() in records[6]
 
 
+def packed_examples() -> PackedExamples:
+    lengths = np.full(5, T // 2, np.int32)
+    tokens = np.arange(lengths.sum(), dtype=np.int32)
+    return PackedExamples(tokens, tokens % 4 != 0, lengths, np.array([2, 2, 1], np.int32))
+
+
 def test_another_process_writes_the_same_bytes_and_imports_nothing_heavy(tmp_path):
-    write_dataset(tmp_path / "here", {"train": random_rows(5)}, T, rows_per_shard=2)
+    [(name, (shard, content))] = write_shards(T, 0, iter([("a shard", packed_examples())]))
+    assert name == shard.name == "a shard"
+    assert (shard.rows, shard.examples, shard.tokens, shard.loss_tokens) == (3, 5, 40, 30)
+    assert shard.sha256 == sha256_of_bytes(content)
     program = f"""
 import sys
-from pathlib import Path
-sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
-from test_shards import T, random_rows
-from jaxwiz.data.shards import write_dataset
-write_dataset(Path(sys.argv[1]), {{"train": random_rows(5)}}, T, rows_per_shard=2)
-print([name for name in ("tensorflow", "jax", "grain", "torch") if name in sys.modules])
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from jaxwiz.data.shards import write_shards
+from tests.data.test_shards import T, packed_examples
+[(_, (shard, _))] = write_shards(T, 0, iter([("a shard", packed_examples())]))
+print(shard.sha256, [name for name in ("tensorflow", "jax", "grain", "torch") if name in sys.modules])
 """
-    command = [sys.executable, "-c", program, str(tmp_path / "there")]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
-    assert hash_tree(tmp_path / "here") == hash_tree(tmp_path / "there")
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path):
-    write_dataset(tmp_path / "dataset", {"train": random_rows(3)}, T, rows_per_shard=2)
-    before = hash_tree(tmp_path)
-    with pytest.raises(ValueError, match="heldout"):
-        write_dataset(tmp_path / "dataset", {"train": random_rows(8), "heldout": []}, T, rows_per_shard=2)
-    assert hash_tree(tmp_path) == before
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == f"{shard.sha256} []"

@@ -1,10 +1,14 @@
-"""Fixtures of the text tests: a SentencePiece model trained on the spot, and Llama 2's where it is at hand."""
+"""Lets these tests import the modules of tests/golden, and gives them small tokenizers and Llama 2's."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from jaxwiz.text.tokenizer import Tokenizer, load_tokenizer
+from tests.text.small_tokenizers import write_llama_3
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 
 LLAMA_2 = Path(__file__).parents[2].parent / "shared" / "data" / "llama2-tokenizer.model"
 
@@ -29,6 +33,12 @@ def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "tokenizer.vocab").unlink()
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small tokenizer.json in Llama 3's layout."""
+    return write_llama_3(tmp_path_factory.mktemp("llama-3"))
 
 
 @pytest.fixture(scope="session")

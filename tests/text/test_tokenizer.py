@@ -1,6 +1,7 @@
 """Tokenizers: text stays text, files stay as they are, and a continuing text gets no space of the tokenizer's own."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -155,3 +156,32 @@ def test_llama_2_begins_texts_with_bos_and_knows_its_control_pieces(llama_2: Tok
     assert llama_2.encode("def f", continues=True) == [1753, 285]  # "def", "▁f": no space before the first
     for text in TEXTS:
         assert llama_2.decode(llama_2.encode(text)) == text
+
+
+def test_tokens_that_the_settings_call_special_are_control_tokens_whatever_tokenizer_json_says(
+    tiny_tokenizer_folder: Path, tmp_path: Path
+):
+    spec = json.loads((tiny_tokenizer_folder / "tokenizer.json").read_text())
+    for token in spec["added_tokens"]:
+        token["special"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    settings = {"eos_token": "<|im_end|>", "additional_special_tokens": [{"content": "<|im_start|>"}]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(tmp_path)
+    assert [token.text for token in tokenizer.controls] == ["<|im_start|>", "<|im_end|>"]
+    assert tokenizer.roles == {"eos_token": "<|im_end|>"}
+    assert not {1, 2} & set(tokenizer.encode("<|im_start|><|im_end|>"))
+    assert tokenizer.encode("<|endoftext|>") == [0]  # an ordinary added token, as in transformers
+
+
+def test_control_tokens_and_roles_of_a_sentencepiece_model(sentencepiece_folder: Path):
+    tokenizer = load_tokenizer(sentencepiece_folder)
+    assert [(token.text, token.id) for token in tokenizer.controls] == [("<s>", 1), ("</s>", 2)]
+    assert tokenizer.roles == {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    assert tokenizer.chat_template is None
+
+
+def test_a_tokenizer_can_be_sent_to_another_process(tokenizer: Tokenizer):
+    sent = pickle.loads(pickle.dumps(tokenizer))
+    assert sent.encode_batch(TEXTS) == tokenizer.encode_batch(TEXTS)
+    assert (sent.digest, sent.controls, sent.roles) == (tokenizer.digest, tokenizer.controls, tokenizer.roles)
