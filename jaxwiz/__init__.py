@@ -9,10 +9,10 @@ Who may import whom: only downwards. Stages talk through files of typed records,
     level  packages                                             may import from jaxwiz
     0      records, files, console, config                      level 0
     1      text, llm, sharding, sandbox, fanout                 0
-    2      model, problems, clean                               0-1
-    3      checkpoint                                           0-2
+    2      model, problems                                      0-1
+    3      checkpoint, clean                                    0-2
     4      evolve, data, train, convert, sample, evaluate       0-3; `train -> data.feed` alone crosses stages
-    5      stages, step, pipeline, cli                          stages by name, as strings
+    5      plan, stages, step, pipeline, commands, cli          stages by name, as strings; a command, what it shows
 
 Every stage has two doors: `config.py` (a frozen dataclass) and `run.py` (`run(cfg) -> Path`, `check(cfg) -> findings`).
 This module imports nothing, so that `jaxwiz --help` stays instant.

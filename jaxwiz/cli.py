@@ -1,4 +1,4 @@
-"""The command line: `jaxwiz <stage> CONFIG.yaml [a.b=value ...]`, and run, check, show, stages, compare.
+"""The command line: `jaxwiz <stage> CONFIG.yaml [a.b=value ...]`, and the commands of `jaxwiz/commands/`.
 
 Imports nothing heavy until a command needs it, so that `jaxwiz --help` answers at once. A fault in what the user gave
 is one message and exit code 2, never a traceback.
@@ -8,9 +8,10 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from types import ModuleType
 
 from jaxwiz import __version__
+from jaxwiz.commands import add_config_arguments, audit, check, compare, pipeline, plan, show, stages
 from jaxwiz.files import UserError
 from jaxwiz.stages import STAGES
 
@@ -21,9 +22,20 @@ EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT
 # Faults of the user's machine rather than of jaxwiz: a message says all, a traceback nothing more.
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
+_COMMANDS: dict[str, ModuleType] = {
+    "run": pipeline,
+    "check": check,
+    "show": show,
+    "stages": stages,
+    "compare": compare,
+    "plan": plan,
+    "audit": audit,
+}
+
 _EXAMPLES = """examples:
   jaxwiz run configs/pipeline/quickstart.yaml          everything, small and offline
   jaxwiz check configs/train/wizardcoder.yaml          will it run? sizes, files, memory
+  jaxwiz plan RECIPE.yaml --topology v5p:4x4x4 --model configs/model/codellama-python-34b.yaml   will it fit a pod?
   jaxwiz train configs/train/wizardcoder.yaml steps=10 optimizer.learning_rate=1e-5
   jaxwiz evaluate samples=completions.jsonl            pass@1 on HumanEval; a stage's defaults need no file
   jaxwiz compare runs/a/evaluate runs/b/evaluate       a leaderboard, and whether a difference is noise
@@ -38,18 +50,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return _COMMANDS[options.command](options) if options.command in _COMMANDS else _run_stage(options)
-    except UserError as error:
-        print(f"jaxwiz {options.command}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except OSError as error:
-        if error.errno not in _MACHINE_FAULTS:
+        return _COMMANDS[options.command].run(options) if options.command in _COMMANDS else _run_stage(options)
+    except (Exception, KeyboardInterrupt) as error:
+        explained = _explain(error)
+        if explained is None:
+            _tell_others(error, EXIT_FAILED)
             raise
-        print(f"jaxwiz {options.command}: {error}; mend it, and the same command continues from here", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        print(f"jaxwiz {options.command}: interrupted; the same command continues from here", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        message, code = explained
+        print(f"jaxwiz {options.command}: {message}", file=sys.stderr)
+        _tell_others(error, code)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """Returns what the user is told of an error, and the exit code; None for a fault of jaxwiz."""
+    if isinstance(error, UserError):
+        return str(error), EXIT_BAD_INPUT
+    if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
+        return f"{error}; mend it, and the same command continues from here", EXIT_FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command continues from here", EXIT_INTERRUPTED
+    return None
+
+
+def _tell_others(error: BaseException, code: int) -> None:
+    """Ends this process so that those that run the stage with it end, too; returns where there are none."""
+    processes = sys.modules.get("jaxwiz.sharding.processes")
+    if processes is not None:
+        processes.current().fail(error, code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,109 +89,50 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jaxwiz {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in (
-        ("run", "run a pipeline: every stage in order, resuming where an earlier run stopped"),
-        ("check", "verify all that can be verified about a config before running it"),
-        ("show", "print a config with all that it extends, its overrides and its defaults filled in"),
-    ):
-        _add_config_arguments(commands.add_parser(name, help=summary, description=summary))
-    commands.add_parser("stages", help="list the stages with what each reads and writes")
-    _add_compare_arguments(commands)
+
+    def add(name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
+        description = f"{summary}.\n\n{details}" if details else f"{summary}."
+        form = argparse.RawDescriptionHelpFormatter
+        return commands.add_parser(name, help=summary, description=description, formatter_class=form)
+
+    for name, command in _COMMANDS.items():
+        command.add_arguments(add(name, command.SUMMARY, getattr(command, "DESCRIPTION", "")))
     for stage in STAGES.values():
-        description = f"{stage.summary}.\n\nreads   {stage.reads}\nwrites  {', '.join(stage.results)} (below `out`)"
-        _add_config_arguments(
-            commands.add_parser(
-                stage.name,
-                help=stage.summary,
-                description=description,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
-        )
+        files = f"reads   {stage.reads}\nwrites  {', '.join(stage.results)} (below `out`)"
+        stage_parser = add(stage.name, stage.summary, files)
+        add_config_arguments(stage_parser)
+        if stage.name == "train":
+            _add_train_arguments(stage_parser)
     return parser
 
 
-def _add_compare_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    summary = "compare finished evaluations with each other and with published scores"
-    parser = commands.add_parser(
-        "compare",
-        help=summary,
-        description=f"{summary}.\n\nEach is tested against the first, task by task.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        const="",
+        metavar="FIRST:LAST",
+        help="trace these steps for TensorBoard and Perfetto, by default the 4th to 8th of this run, and say how long "
+        "the devices were busy",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="an evaluation's folder; RUN:LABEL: one system of it")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that shows the answers side by side")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the config file")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="values that replace those of the file")
 
 
 def _run_stage(options: argparse.Namespace) -> int:
     from jaxwiz.config import read_config_file, read_overrides
+    from jaxwiz.sharding.processes import join
     from jaxwiz.step import parse_stage_config, run_step
 
     stage = STAGES[options.command]
+    processes = join() if stage.by_many else None
     if "=" in str(options.config) and not options.config.exists():  # no file: an override of the stage's defaults
         data, source = read_overrides([str(options.config), *options.overrides]), "command line"
     else:
         data, source = read_config_file(options.config, options.overrides), str(options.config)
     config = parse_stage_config(stage, data, source)
-    run_step(stage, config)
+    run_step(stage, config, **({"profile": options.profile} if stage.name == "train" else {}))
+    if processes is not None:
+        processes.leave()
     return 0
-
-
-def _run_pipeline(options: argparse.Namespace) -> int:
-    from jaxwiz.pipeline import run_pipeline
-
-    return run_pipeline(options.config, options.overrides)
-
-
-def _check(options: argparse.Namespace) -> int:
-    from jaxwiz.pipeline import check_file
-
-    findings = check_file(options.config, options.overrides)
-    for finding in findings:
-        print(f"{finding.level:8}{finding.message}")
-    errors = sum(finding.level == "error" for finding in findings)
-    print(f"{errors} error(s) in {len(findings)} finding(s)")
-    return EXIT_BAD_INPUT if errors else 0
-
-
-def _show(options: argparse.Namespace) -> int:
-    from jaxwiz.pipeline import show_file
-
-    print(show_file(options.config, options.overrides), end="")
-    return 0
-
-
-def _compare(options: argparse.Namespace) -> int:
-    import json
-
-    from jaxwiz.evaluate.compare import build_leaderboard, comparison_page, leaderboard_text, read_entries
-
-    if options.html and options.html.is_dir():
-        raise UserError(f"--html {options.html}: a folder; name the file to write")
-    entries = read_entries(options.runs)
-    board = build_leaderboard(entries)
-    if options.html:
-        from jaxwiz.files import write_text
-
-        write_text(options.html, comparison_page(entries, board))
-    print(json.dumps(board, indent=1) + "\n" if options.json else leaderboard_text(board), end="")
-    return 0
-
-
-def _list_stages(options: argparse.Namespace) -> int:
-    for stage in STAGES.values():
-        print(f"{stage.name:9} {stage.summary}")
-        print(f"{'':9}   reads   {stage.reads}")
-        print(f"{'':9}   writes  {', '.join(stage.results)}")
-    return 0
-
-
-_COMMANDS = {"run": _run_pipeline, "check": _check, "show": _show, "stages": _list_stages, "compare": _compare}
 
 
 if __name__ == "__main__":
