@@ -7,6 +7,7 @@ from pydantic import Field
 
 from jaxwiz.config import section
 from jaxwiz.llm.config import BackendConfig
+from jaxwiz.problems.config import BenchmarkConfig, HumanEvalConfig
 
 Detector = Literal["answered_instead", "asks_back"]
 
@@ -42,7 +43,8 @@ class EvolveConfig:
       answer: how answers are sampled.
       unclear_verdict: what a judge's reply that is neither Equal nor Not Equal does to an evolution.
       detectors: cheap extra rules beyond the paper's four; each is counted apart.
-      decontaminate: reject seeds and evolutions that contain a HumanEval task.
+      decontaminate: reject seeds and evolutions whose text holds a task of these benchmarks; empty: of none. The data
+        stage's cleaning finds more, since it also runs answers.
       prompts: a folder laid out like `jaxwiz/evolve/prompts` whose files go before ours; null: ours alone.
       seed: decides every draw and every sampling seed.
     """
@@ -58,6 +60,6 @@ class EvolveConfig:
     answer: CallConfig = CallConfig()
     unclear_verdict: Literal["keep", "reject"] = "keep"
     detectors: tuple[Detector, ...] = ("answered_instead", "asks_back")
-    decontaminate: bool = True
+    decontaminate: tuple[BenchmarkConfig, ...] = (HumanEvalConfig(),)
     prompts: Path | None = None
     seed: Annotated[int, Field(ge=0)] = 0

@@ -4,13 +4,14 @@ Reads seeds, runs the rounds, writes evolved.jsonl (seeds and kept evolutions, s
 and summary.txt. journal.jsonl is the working file: a killed run that is started again reads its answers from there.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jaxwiz import files
-from jaxwiz.clean.decontaminate import BenchmarkItem, Decontaminator
+from jaxwiz.clean.decontaminate import Decontaminator
+from jaxwiz.clean.tasks import load_tasks
+from jaxwiz.clean.texts import Text
 from jaxwiz.config import Finding
 from jaxwiz.console import say
 from jaxwiz.evolve import engine
@@ -19,7 +20,10 @@ from jaxwiz.evolve.journal import Journal, JournaledGenerator, Usage
 from jaxwiz.evolve.operations import load_prompts
 from jaxwiz.evolve.pool import read_seeds
 from jaxwiz.llm.backends import make_generator
-from jaxwiz.llm.config import OpenAIBackend
+from jaxwiz.llm.config import OpenAIBackend, OpenAIBatchBackend
+from jaxwiz.llm.key import read_key
+from jaxwiz.llm.protocol import GenerationError
+from jaxwiz.problems.config import BenchmarkConfig
 from jaxwiz.records import EvolvedTask, write_records
 
 
@@ -31,11 +35,11 @@ def run(config: EvolveConfig) -> Path:
     """
     seeds = read_seeds(config.seeds)
     prompts = load_prompts(config.operations, config.prompts)
-    is_contaminated = _contamination_test() if config.decontaminate else lambda task: False
+    is_contaminated = _contamination_test(config.decontaminate)
     with Journal(config.out / "journal.jsonl") as journal:
         if journal.results:
             say(f"evolve: {len(journal.results)} calls are already answered in {config.out / 'journal.jsonl'}")
-        asker = JournaledGenerator(make_generator(config.generator), journal)
+        asker = JournaledGenerator(make_generator(config.generator, config.out / "generator"), journal)
         outcome = engine.evolve(seeds, config, prompts, asker.ask, is_contaminated)
     write_records(config.out / "evolved.jsonl", outcome.training_set(config.seed))
     write_records(config.out / "rejected.jsonl", outcome.rejected)
@@ -54,11 +58,11 @@ def check(config: EvolveConfig) -> list[Finding]:
         return [Finding("error", str(error))]
     unanswered = sum(not seed.output for seed in seeds)
     findings.append(Finding("ok", f"seeds: {len(seeds)}, of which {unanswered} have no output and will be answered"))
-    if isinstance(config.generator, OpenAIBackend):
-        variable = config.generator.api_key_env
-        if variable and not os.environ.get(variable):
-            message = f"generator.api_key_env = {variable!r}: this environment variable is not set; export it"
-            findings.append(Finding("error", message))
+    if isinstance(config.generator, OpenAIBackend | OpenAIBatchBackend):
+        try:
+            read_key(config.generator)
+        except GenerationError as error:
+            findings.append(Finding("error", str(error)))
     items = min(len(seeds), config.items_per_round or len(seeds)) * config.rounds
     tokens = items * (config.evolve.max_new_tokens + config.judge.max_new_tokens + config.answer.max_new_tokens)
     tokens += unanswered * config.answer.max_new_tokens
@@ -106,11 +110,11 @@ def _acceptance(tasks: list[EvolvedTask], group: Callable[[EvolvedTask], str]) -
     return ", ".join(f"{name} {kept[name]}/{tried[name]}" for name in sorted(tried)) or "none"
 
 
-def _contamination_test() -> engine.IsContaminated:
-    from jaxwiz.problems.humaneval import load_humaneval
+def _contamination_test(benchmarks: Sequence[BenchmarkConfig]) -> engine.IsContaminated:
+    _, tasks = load_tasks(benchmarks)
+    index = Decontaminator(tasks)
 
-    index = Decontaminator(
-        BenchmarkItem(problem.task_id, problem.prompt, problem.canonical_solution, problem.entry_point)
-        for problem in load_humaneval().values()
-    )
-    return lambda task: index.find(task.instruction, task.input, task.output) is not None
+    def is_contaminated(task: EvolvedTask) -> bool:
+        return index.find(Text(task.id, f"{task.instruction}\n{task.input}", task.output)) is not None
+
+    return is_contaminated

@@ -1,1 +1,1 @@
-"""Text generators: one protocol, and behind it the local JAX model, any OpenAI-compatible endpoint, or a recording."""
+"""Text generators behind one protocol: the local JAX model, OpenAI-compatible endpoints, the Batch API, recordings."""

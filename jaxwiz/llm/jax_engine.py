@@ -12,7 +12,7 @@ from typing import Protocol
 
 from jaxwiz import files
 from jaxwiz.llm.config import JaxBackend
-from jaxwiz.llm.protocol import GenerationError, GenerationRequest, GenerationResult, OnResults
+from jaxwiz.llm.protocol import Activity, GenerationError, GenerationRequest, GenerationResult, OnResults
 
 SAMPLER = "jaxwiz.sample.generator:LocalGenerator"
 
@@ -42,6 +42,7 @@ class JaxGenerator:
         shape = f"{config.batch_size}x{config.max_prompt_tokens}"
         self.name = f"jax:{files.sha256_of_file(description)[:16]}:{config.template}:{shape}"
         self._config = config
+        self.activity = Activity()
         self._sampler = sampler
 
     def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:

@@ -2,187 +2,209 @@
 
 N workers share one list of requests, so memory stays bounded however long it is. Faults that may pass are tried again
 (the SDK's own retries are off, so that this file alone decides); a fault of one item, such as a prompt that does not
-fit, is that item's result; every other fault stops the run after what is in flight has come home and been reported. It
-doesn't limit requests or tokens per minute: the endpoint's Retry-After does.
+fit, is that item's result; every other fault stops the run after what is in flight has come home and been reported. A
+rate limit that the server reports holds all workers back, not only the one that met it.
 """
 
 import asyncio
-import os
+import contextlib
+import queue
 import random
-import time
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import openai
-
 from jaxwiz.console import warn
+from jaxwiz.llm.chat import ChatEndpoint, PassingError, parse_json
+from jaxwiz.llm.clock import Clock, RealClock
 from jaxwiz.llm.config import OpenAIBackend
-from jaxwiz.llm.protocol import GenerationError, GenerationRequest, GenerationResult, OnResults
-from jaxwiz.llm.retry import backoff_s, is_passing, retry_after_s
+from jaxwiz.llm.key import read_key
+from jaxwiz.llm.limits import RateLimiter
+from jaxwiz.llm.protocol import (
+    Activity,
+    GenerationError,
+    GenerationRequest,
+    GenerationResult,
+    OnResults,
+    StopAskingError,
+    estimate_tokens,
+)
+from jaxwiz.llm.retry import backoff_s, spread_s
+from jaxwiz.llm.transport import Transport, make_transport
 
-Sleep = Callable[[float], Awaitable[None]]
+Answers = queue.SimpleQueue[tuple[int, GenerationResult] | None]
 
-# Faults of one prompt, by error code: the item fails with this finish reason and the run goes on.
-ITEM_FAULTS = {
-    "context_length_exceeded": "context_length",
-    "content_filter": "content_filter",
-    "content_policy_violation": "content_filter",
-}
-
-
-class _PassingError(Exception):
-    """A call failed in a way that may pass.
-
-    Attributes:
-      wait_s: how long the server asks to wait; None: it doesn't say.
-    """
-
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
+EVERYDAY_RETRIES = 2  # of one request, before anybody is told
+LONG_WAIT_S = 60.0  # what a server may ask for before anybody is told
 
 
 class OpenAIGenerator:
-    """Answers with up to `max_in_flight` calls under way; not to be called from inside a running event loop.
+    """Answers with up to `max_in_flight` calls under way.
 
     Attributes:
       name: the model's name.
+      activity: see `TextGenerator`.
     """
 
-    def __init__(self, config: OpenAIBackend, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(self, config: OpenAIBackend, clock: Clock | None = None) -> None:
         self.name = config.model
+        self.activity = Activity()
         self._config = config
-        self._sleep = sleep
-        self._key = os.environ.get(config.api_key_env, "") if config.api_key_env else "none"
-        if not self._key:
-            raise GenerationError(
-                f"generator.api_key_env = {config.api_key_env!r}: this environment variable is not set; export it, "
-                "or set the key to '' for an endpoint without keys"
-            )
+        self._clock = clock or RealClock()
+        self._key = read_key(config)
+        self._endpoint = ChatEndpoint(config, self._key)
+        self._limiter = RateLimiter(config.requests_per_minute, config.tokens_per_minute)
 
     def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
-        """Answers all requests, many at a time; see `TextGenerator`."""
-        if requests:
-            asyncio.run(self._generate_all(requests, on_results))
+        """Answers all requests, many at a time; see `TextGenerator`.
 
-    async def _generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
+        Calls are made by an event loop in a thread of its own: results are reported, which may mean to wait for a disk,
+        while it goes on; and it works where the caller's thread has a loop already, as in a notebook.
+        """
+        if not requests:
+            return
+        answers: Answers = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        self._stop = _Stop(loop)
+        calls = loop.create_task(self._answer_all(requests, answers))
+        thread = threading.Thread(target=_run_until_done, args=(loop, calls), name="calls")
+        thread.start()
+        try:
+            self._report(answers, on_results)
+        except BaseException:
+            loop.call_soon_threadsafe(calls.cancel)
+            raise
+        finally:
+            thread.join()
+            loop.close()
+        calls.result()
+        if self._stop.fault:
+            raise self._stop.fault
+
+    async def _answer_all(self, requests: Sequence[GenerationRequest], answers: Answers) -> None:
+        """Puts every answer into `answers`, then None, also if it fails."""
         waiting = iter(enumerate(requests))
-        answered: asyncio.Queue[tuple[int, GenerationResult] | None] = asyncio.Queue()
-        faults: list[GenerationError] = []
 
         async def work() -> None:
             for index, request in waiting:
-                if faults:
+                if self._stop.fault:
                     return
                 try:
-                    answered.put_nowait((index, await self._answer(client, request, faults)))
-                except GenerationError as error:
-                    faults.append(error)
+                    answers.put((index, await self._answer(transport, request)))
+                except GenerationError as fault:
+                    self._stop.because(fault)
 
-        client = openai.AsyncOpenAI(
-            base_url=self._config.base_url, api_key=self._key, timeout=self._config.timeout_s, max_retries=0
-        )
-        async with client:
-            workers = asyncio.gather(*(work() for _ in range(min(self._config.max_in_flight, len(requests)))))
-            workers.add_done_callback(lambda _: answered.put_nowait(None))
-            try:
-                await _report(answered, on_results)
-                await workers
-            finally:
-                workers.cancel()
-        if faults:
-            raise faults[0]
+        try:
+            async with make_transport(self._config, self._key) as transport:
+                workers = asyncio.gather(*(work() for _ in range(min(self._config.max_in_flight, len(requests)))))
+                try:
+                    await workers
+                finally:
+                    workers.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await workers
+        finally:
+            answers.put(None)
 
-    async def _answer(
-        self, client: openai.AsyncOpenAI, request: GenerationRequest, faults: list[GenerationError]
-    ) -> GenerationResult:
+    def _report(self, answers: Answers, on_results: OnResults) -> None:
+        """Reports answers until the queue yields None; those that arrived during one report go together in the next."""
+        ended = False
+        while not ended:
+            arrivals = [answers.get()]
+            while not answers.empty():
+                arrivals.append(answers.get())
+            ended = None in arrivals
+            results = dict(arrival for arrival in arrivals if arrival is not None)
+            if results:
+                try:
+                    on_results(results)
+                except StopAskingError as enough:
+                    self._stop.because(enough)
+
+    async def _answer(self, transport: Transport, request: GenerationRequest) -> GenerationResult:
         for attempt in range(self._config.max_retries + 1):
             try:
-                return await self._call(client, request)
-            except _PassingError as fault:
-                reason = str(fault)
+                return await self._call(transport, request)
+            except PassingError as fault:
+                reason = self._endpoint.readable(str(fault))
                 if attempt < self._config.max_retries:
-                    wait_s = fault.wait_s if fault.wait_s is not None else backoff_s(attempt, random.random())
-                    if attempt >= 2:  # the first ones are everyday life at an endpoint
-                        warn(f"{self._config.base_url}: {reason}; attempt {attempt + 2} in {wait_s:.1f} s")
-                    await self._sleep(wait_s)
-                    if faults:  # another worker met the end of the run while this one waited
-                        raise faults[0] from None
+                    self.activity.retries += 1
+                    await self._back_off(fault, reason, attempt)
         raise GenerationError(
             f"{self._config.base_url}: gave up after {self._config.max_retries + 1} attempts: {reason}; what was "
             "answered is kept, run again to continue"
         )
 
-    async def _call(self, client: openai.AsyncOpenAI, request: GenerationRequest) -> GenerationResult:
-        arguments: dict[str, Any] = {self._config.token_limit_field: request.max_new_tokens}
-        if request.stop:
-            arguments["stop"] = list(request.stop)
+    async def _call(self, transport: Transport, request: GenerationRequest) -> GenerationResult:
+        admitted = estimate_tokens(request.prompt) + request.max_new_tokens if self._config.tokens_per_minute else 0
+        await self._wait(self._limiter.admit(admitted, self._clock.running_s()))
+        while left_s := self._limiter.pause_left_s(self._clock.running_s()):
+            await self._wait(spread_s(left_s, random.random()))
+        self.activity.in_flight += 1
         try:
-            response = await client.chat.completions.create(
-                model=self._config.model,
-                messages=[{"role": "user", "content": request.prompt}],
-                temperature=request.temperature,
-                top_p=request.top_p,
-                seed=request.seed,
-                **arguments,
-            )
-        except openai.APIStatusError as error:
-            return self._result_of_refusal(error)
-        except openai.APITimeoutError:
-            raise _PassingError(f"no answer within {self._config.timeout_s} s") from None
-        except openai.APIConnectionError as error:
-            raise _PassingError(f"connection failed ({error.__cause__ or error})") from None
-        except (openai.APIResponseValidationError, ValueError):
-            raise _PassingError("the answer is not valid JSON") from None
-        return _result_of(response)
-
-    def _result_of_refusal(self, error: openai.APIStatusError) -> GenerationResult:
-        """Returns the failed result of one item, or raises: a fault that may pass, or one that ends the run."""
-        body = error.body if isinstance(error.body, dict) else {}
-        code = str(body.get("code") or body.get("type") or "")
-        message = str(body.get("message") or error.message).replace(self._key, "(key)")[:300]
-        if is_passing(error.status_code, "insufficient_quota" if _no_quota(body) else code):
-            wait_s = retry_after_s(error.response.headers, time.time())
-            raise _PassingError(f"HTTP {error.status_code} ({message})", wait_s)
-        if error.status_code in (400, 413, 422):
-            if code in ITEM_FAULTS:
-                return GenerationResult("", ITEM_FAULTS[code], 0, 0)
-            if "maximum context length" in message:  # servers other than OpenAI's give no code
-                return GenerationResult("", "context_length", 0, 0)
-        raise GenerationError(
-            f"{self._config.base_url}, model {self._config.model!r}: HTTP {error.status_code} {code}: {message}; "
-            "this does not pass by waiting. What was answered is kept: correct it and run again"
+            reply = await transport.post(self._endpoint.body_of(request))
+        finally:
+            self.activity.in_flight -= 1
+        result = self._endpoint.result_of(
+            request, reply.status, parse_json(reply.body), reply.headers, self._clock.calendar_s()
         )
+        if admitted:
+            self._limiter.settle(admitted, result.prompt_tokens + result.new_tokens)
+        return result
+
+    async def _back_off(self, fault: PassingError, reason: str, attempt: int) -> None:
+        """Waits before the attempt after this one; holds back the others, too, if the server says that it is busy."""
+        if fault.wait_s is None:
+            wait_s = backoff_s(attempt, random.random())
+        else:
+            wait_s = spread_s(fault.wait_s, random.random())
+            if fault.is_rate_limit:
+                self._limiter.pause(self._clock.running_s() + fault.wait_s)
+        if attempt >= EVERYDAY_RETRIES or wait_s > LONG_WAIT_S:
+            warn(f"{self._config.base_url}: {reason}; attempt {attempt + 2} in {wait_s:.1f} s")
+        await self._wait(wait_s)
+
+    async def _wait(self, seconds: float) -> None:
+        """Waits, or raises the fault that ends the run meanwhile."""
+        if seconds <= 0:
+            return
+        self.activity.waiting += 1
+        try:
+            await self._stop.wait_at_most(self._clock.sleep(seconds))
+        finally:
+            self.activity.waiting -= 1
 
 
-async def _report(answered: "asyncio.Queue[tuple[int, GenerationResult] | None]", on_results: OnResults) -> None:
-    """Reports answers until the queue yields None; those that arrived during one report go together in the next."""
-    ended = False
-    while not ended:
-        arrivals = [await answered.get()]
-        while not answered.empty():
-            arrivals.append(answered.get_nowait())
-        ended = None in arrivals
-        results = dict(arrival for arrival in arrivals if arrival is not None)
-        if results:
-            on_results(results)
+class _Stop:
+    """Whether and why a run ends early.
+
+    Attributes:
+      fault: the first one, or None.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.fault: GenerationError | None = None
+        self._loop = loop
+        self._event = asyncio.Event()
+
+    def because(self, fault: GenerationError) -> None:
+        """Sets the fault, from any thread."""
+        self.fault = self.fault or fault
+        self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait_at_most(self, sleep: Coroutine[Any, Any, None]) -> None:
+        """Returns when `sleep` has ended, or raises the fault as soon as there is one."""
+        tasks = (asyncio.ensure_future(sleep), asyncio.ensure_future(self._event.wait()))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if self.fault:
+            raise self.fault
 
 
-def _result_of(response: Any) -> GenerationResult:
-    """Returns the first choice of a chat completion; a malformed one is a fault that may pass."""
-    try:
-        choice = response.choices[0]
-        text = choice.message.content or ""
-        usage = response.usage
-    except (AttributeError, IndexError, TypeError):
-        raise _PassingError("the answer is no chat completion") from None
-    return GenerationResult(
-        text=text.encode("utf-8", "replace").decode("utf-8"),  # JSON may carry half a surrogate pair; files can't
-        finish_reason=choice.finish_reason or "unknown",
-        prompt_tokens=(usage.prompt_tokens or 0) if usage else 0,
-        new_tokens=(usage.completion_tokens or 0) if usage else 0,
-    )
-
-
-def _no_quota(body: dict[str, Any]) -> bool:
-    return "insufficient_quota" in (body.get("code"), body.get("type"))
+def _run_until_done(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+    with contextlib.suppress(BaseException):  # the caller asks the task for what it ended with
+        loop.run_until_complete(task)
+    loop.run_until_complete(loop.shutdown_asyncgens())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxwiz.llm.protocol import GenerationError, GenerationRequest, OnResults
+from jaxwiz.llm.protocol import Activity, GenerationError, GenerationRequest, OnResults
 from jaxwiz.llm.recording import read_recording, request_key
 
 
@@ -20,6 +20,7 @@ class ReplayGenerator:
         if len(models) != 1:
             raise GenerationError(f"{path}: a recording must hold answers of one model; this holds {models or 'none'}")
         self.name = models[0]
+        self.activity = Activity()
         self._path = path
         self._results = {answer.key: answer.result for answer in answers}
 

@@ -9,16 +9,22 @@ LONGEST_BACKOFF_S = 60.0
 RETRIED_STATUSES = frozenset({408, 409, 429})
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+_UNITS_S = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 
-def is_passing(status: int, code: str) -> bool:
-    """Says whether a failure may pass by itself.
+def is_passing(status: int) -> bool:
+    """Says whether an HTTP status means a failure that may pass by itself."""
+    return status in RETRIED_STATUSES or status >= 500
 
-    Args:
-      status: the HTTP status.
-      code: the error code or type in the body; an exhausted quota comes as a 429 that never passes.
+
+def spread_s(wait_s: float, jitter: float) -> float:
+    """Returns a wait that a server asked for, up to a tenth and one second longer by `jitter` in [0, 1).
+
+    Never shorter: it was asked for. Longer, because it is asked of all clients alike.
     """
-    return code != "insufficient_quota" and (status in RETRIED_STATUSES or status >= 500)
+    return wait_s + jitter * min(1.0, wait_s / 10)
 
 
 def backoff_s(attempt: int, jitter: float) -> float:
@@ -30,12 +36,13 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return whole * (0.5 + jitter / 2)
 
 
-def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
+def asked_wait_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """Returns the wait that a server asks for, in seconds, or None if it asks for none that can be understood.
 
     Args:
-      headers: response headers with lower-case names; `retry-after-ms` goes before `retry-after`, which holds seconds
-        or an HTTP date.
+      headers: response headers with lower-case names. `retry-after-ms` goes before `retry-after`, which holds seconds
+        or an HTTP date, and that before OpenAI's `x-ratelimit-reset-requests` and `-tokens` ("1s", "6m0s", "12ms"):
+        of these, the one whose `x-ratelimit-remaining-` is 0 counts, or the longer, if that doesn't decide.
       now_s: seconds since 1970, to which a date is compared.
     """
     milliseconds = headers.get("retry-after-ms", "").strip()
@@ -46,5 +53,20 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now_s)
-    except ValueError:
+    except (ValueError, OverflowError):
+        return _reset_s(headers)
+
+
+def parse_duration_s(text: str) -> float | None:
+    """Returns the seconds of a duration such as "1s", "6m0s", "1h2m3.5s" or "12ms", or None if it is none."""
+    text = text.strip()
+    if not text or not _DURATION.fullmatch(text):
         return None
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def _reset_s(headers: Mapping[str, str]) -> float | None:
+    resets_s = {name: parse_duration_s(headers.get(f"x-ratelimit-reset-{name}", "")) for name in ("requests", "tokens")}
+    known_s = {name: seconds for name, seconds in resets_s.items() if seconds is not None}
+    spent_s = [seconds for name, seconds in known_s.items() if headers.get(f"x-ratelimit-remaining-{name}") == "0"]
+    return max(spent_s or known_s.values(), default=None)

@@ -41,7 +41,9 @@ class SampleConfig:
       out: where completions.jsonl goes.
       checkpoint: the checkpoint folder to sample from.
       benchmark: the tasks to answer.
-      template: the instruction template around each task; "none" gives the task's text as it is, for base models.
+      template: the instruction template around each task: a built-in one's name; "tokenizer", the chat template that
+        came with the checkpoint's tokenizer; the path of a .jinja file; or "none", the task's text as it is, for base
+        models.
       prompt_style: how a task is worded: "wizardcoder", "chat" or "completion".
       extraction: how code is taken out of an answer: "wizardcoder", "robust" or "completion".
       samples_per_task: answers to each task; above 1 they only differ at a temperature above 0.

@@ -30,7 +30,7 @@ from jaxwiz.sample.decode import (
     lengthen_cache,
     prefill_chunk,
 )
-from jaxwiz.sample.prompts import answer_ends
+from jaxwiz.sample.prompts import Prompter
 from jaxwiz.sample.sampling import SamplingRows, seed_words
 from jaxwiz.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -268,13 +268,12 @@ def load_engine(checkpoint: Path, template: str, batch_size: int, dtype: str = "
       UserError: no checkpoint, no usable tokenizer, or no such template.
     """
     tokenizer = load_tokenizer(tokenizer_folder(checkpoint))
-    end_ids, _ = answer_ends(tokenizer, template)
     return Engine(
         load_weights(checkpoint, dtype=jnp.dtype(dtype)),
         load_model_config(checkpoint),
         tokenizer,
         batch_size=batch_size,
-        end_ids=end_ids,
+        end_ids=Prompter(tokenizer, template).end_ids,
         compute_dtype=jnp.dtype(dtype),
     )
 

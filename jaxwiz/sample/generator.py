@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxwiz.llm.protocol import GenerationRequest, GenerationResult
 from jaxwiz.sample.engine import Request, load_engine
-from jaxwiz.sample.prompts import answer_ends, encode_prompts
+from jaxwiz.sample.prompts import Prompter
 
 
 class LocalGenerator:
@@ -28,8 +28,7 @@ class LocalGenerator:
           UserError: no checkpoint, no usable tokenizer, or no such template.
         """
         self._engine = load_engine(checkpoint, template, batch_size)
-        self._template = template
-        self._template_stops = answer_ends(self._engine.tokenizer, template)[1]
+        self._prompter = Prompter(self._engine.tokenizer, template)
         self._max_prompt_tokens = max_prompt_tokens
 
     def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
@@ -38,7 +37,7 @@ class LocalGenerator:
         A prompt that is too long, by itself or for the model together with its answer, gets an empty answer with
         finish reason "context_length".
         """
-        prompts = encode_prompts(self._engine.tokenizer, self._template, [request.prompt for request in requests])
+        prompts = self._prompter.encode_instructions([request.prompt for request in requests])
         results = [GenerationResult("", "context_length", len(prompt), 0) for prompt in prompts]
         fitting = [row for row, prompt in enumerate(prompts) if self._fits(prompt, requests[row])]
         answers = self._engine.generate([self._engine_request(prompts[row], requests[row]) for row in fitting])
@@ -57,5 +56,5 @@ class LocalGenerator:
             temperature=request.temperature,
             top_p=request.top_p,
             seed=request.seed,
-            stop=(*self._template_stops, *request.stop),
+            stop=(*self._prompter.end_texts, *request.stop),
         )

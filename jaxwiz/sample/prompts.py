@@ -1,4 +1,4 @@
-"""From an instruction to the ids that a model goes on from, and what ends its answer.
+"""From a conversation to the ids that a model goes on from, and what ends its answer.
 
 The template "none" stands for base models: the text itself is the prompt. Strings at which a template's answers end are
 control tokens in some vocabularies and plain text in others; the former end a row on the device, the latter are looked
@@ -7,45 +7,59 @@ for in the decoded text.
 
 from collections.abc import Sequence
 
-from jaxwiz.text.templates import Piece, encode_conversations, get_template
+from jaxwiz.text.encoding import encode_conversations
+from jaxwiz.text.messages import Message
+from jaxwiz.text.pieces import BEGIN, Piece, text_of
+from jaxwiz.text.templates import load_template
 from jaxwiz.text.tokenizer import Tokenizer, TokenizerError
 
 NO_TEMPLATE = "none"
 
 
-def prompt_pieces(template: str, instruction: str) -> tuple[Piece, ...]:
-    """Returns the pieces that a model answers; raises UserError if there is no such template."""
-    if template == NO_TEMPLATE:
-        return (Piece(instruction),)
-    return get_template(template).prompt(instruction)
+class Prompter:
+    """Puts conversations to a model, the same way as training did.
 
-
-def prompt_text(template: str, instruction: str) -> str:
-    """Returns the whole prompt as text, control tokens by their strings."""
-    return "".join(piece.text for piece in prompt_pieces(template, instruction))
-
-
-def encode_prompts(tokenizer: Tokenizer, template: str, instructions: Sequence[str]) -> list[list[int]]:
-    """Returns the ids of each instruction's prompt, BOS included where the tokenizer adds one.
-
-    Raises:
-      UserError: no such template, or the tokenizer lacks a control token of it.
+    Attributes:
+      end_ids: token ids that end an answer, the tokenizer's EOS first.
+      end_texts: texts that end an answer. One that is a control token is among the ids too, but a model may also spell
+        it out in plain characters.
     """
-    encoded = encode_conversations(tokenizer, [prompt_pieces(template, instruction) for instruction in instructions])
-    return [tokens for tokens, _ in encoded]
 
+    def __init__(self, tokenizer: Tokenizer, template: str) -> None:
+        """Loads a template.
 
-def answer_ends(tokenizer: Tokenizer, template: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Returns what ends an answer: token ids, the tokenizer's EOS first, and texts.
+        Args:
+          tokenizer: the model's.
+          template: a built-in template's name, "tokenizer", the path of a .jinja file, or "none".
 
-    A text that is a control token of this tokenizer is named by its id; it stays among the texts too, since a model may
-    also spell it out in plain characters.
-    """
-    texts = () if template == NO_TEMPLATE else get_template(template).stop_strings
-    ids = [tokenizer.eos_id]
-    for text in texts:
-        try:
-            ids.append(tokenizer.special_id(text))
-        except TokenizerError:
-            continue  # no control token here: plain text
-    return tuple(dict.fromkeys(ids)), texts
+        Raises:
+          UserError: no such template, or the tokenizer lacks a control token of it.
+        """
+        self._tokenizer = tokenizer
+        self._template = None if template == NO_TEMPLATE else load_template(template, tokenizer)
+        self.end_texts = self._template.stop_strings if self._template else ()
+        ids = [tokenizer.eos_id]
+        for text in self.end_texts:
+            try:
+                ids.append(tokenizer.special_id(text))
+            except TokenizerError:
+                continue  # no control token here: plain text
+        self.end_ids = tuple(dict.fromkeys(ids))
+
+    def encode(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """Returns the ids that each conversation's next answer follows, BOS included where there is to be one."""
+        encoded = encode_conversations(self._tokenizer, [self._pieces(messages) for messages in conversations])
+        return [tokens.tolist() for tokens, _ in encoded]
+
+    def encode_instructions(self, instructions: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each instruction's prompt, a conversation of one message."""
+        return self.encode([[Message("user", instruction)] for instruction in instructions])
+
+    def text(self, instruction: str) -> str:
+        """Returns the whole prompt of an instruction as text, control tokens by their strings."""
+        return text_of(self._pieces([Message("user", instruction)]))
+
+    def _pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        if self._template is not None:
+            return self._template.prompt(messages)
+        return [BEGIN, *(Piece(message.text) for message in messages)]

@@ -24,7 +24,7 @@ from jaxwiz.problems.problem import Problem
 from jaxwiz.problems.prompting import instruction, stop_strings
 from jaxwiz.records import Completion, read_records, write_records
 from jaxwiz.sample.config import SampleConfig
-from jaxwiz.sample.prompts import answer_ends, encode_prompts, prompt_text
+from jaxwiz.sample.prompts import Prompter
 
 if TYPE_CHECKING:
     from jaxwiz.sample.answer import AnsweredBatch
@@ -67,7 +67,8 @@ def run(config: SampleConfig) -> Path:
     """
     from jaxwiz.sample.answer import answer_batches, engine_settings
 
-    questions = _questions(config)
+    prompter = _prompter(config)
+    questions = _questions(config, prompter)
     _require_fit(config, questions)
     batches = _batches(questions, config.batch_size)
     paths = [config.out / "batches" / f"{number:05d}.jsonl" for number in range(len(batches))]
@@ -85,9 +86,9 @@ def run(config: SampleConfig) -> Path:
             here = isinstance(config.engine, LocalEngine)
             settings = engine_settings(config.checkpoint, config.template, config.batch_size, config.dtype)
             work = functools.partial(answer_batches, settings, on_progress=show if here else None)
-            asked = _requests(config, {number: batches[number] for number in missing})
+            asked = _requests(config, prompter, {number: batches[number] for number in missing})
             for number, answered in fan_out(config.engine, work, asked.items()):
-                write_records(paths[number], _completions(config, batches[number], answered))
+                write_records(paths[number], _completions(config, prompter, batches[number], answered))
                 if not here:  # nodes show nothing while a batch is under way
                     show(
                         sum(len(answer.tokens) for answer in answered.answers), len(answered.answers), answered.seconds
@@ -104,7 +105,7 @@ def run(config: SampleConfig) -> Path:
 def check(config: SampleConfig) -> list[Finding]:
     """Returns what can be known before sampling: prompts fit the model, weights and cache fit memory."""
     try:
-        questions = _questions(config)
+        questions = _questions(config, _prompter(config))
         _require_fit(config, questions)
     except files.UserError as error:
         return [Finding("error", str(error))]
@@ -146,14 +147,10 @@ def _check_memory(config: SampleConfig, longest: int) -> list[Finding]:
     return findings
 
 
-def _questions(config: SampleConfig) -> list[_Question]:
+def _questions(config: SampleConfig, prompter: Prompter) -> list[_Question]:
     """Returns what is to be answered, in the order of completions.jsonl: by task, then by sample."""
-    from jaxwiz.text.tokenizer import load_tokenizer
-
     problems = list(load_benchmark(config.benchmark).problems.values())
-    tokenizer = load_tokenizer(_tokenizer_folder(config))
-    texts = [instruction(problem, config.prompt_style) for problem in problems]
-    prompts = encode_prompts(tokenizer, config.template, texts)
+    prompts = prompter.encode_instructions([instruction(problem, config.prompt_style) for problem in problems])
     return [
         _Question(problem, sample, prompt)
         for problem, prompt in zip(problems, prompts, strict=True)
@@ -161,10 +158,11 @@ def _questions(config: SampleConfig) -> list[_Question]:
     ]
 
 
-def _tokenizer_folder(config: SampleConfig) -> Path:
+def _prompter(config: SampleConfig) -> Prompter:
     from jaxwiz.checkpoint.weights import tokenizer_folder
+    from jaxwiz.text.tokenizer import load_tokenizer
 
-    return tokenizer_folder(config.checkpoint)
+    return Prompter(load_tokenizer(tokenizer_folder(config.checkpoint)), config.template)
 
 
 def _require_fit(config: SampleConfig, questions: list[_Question]) -> None:
@@ -196,25 +194,26 @@ def _write_evalplus_samples(path: Path, questions: list[_Question], completions:
             file.write(json.dumps({"task_id": completion.task_id, "solution": solution}) + "\n")
 
 
-def _requests(config: SampleConfig, batches: dict[int, list[_Question]]) -> dict[int, list["Request"]]:
+def _requests(
+    config: SampleConfig, prompter: Prompter, batches: dict[int, list[_Question]]
+) -> dict[int, list["Request"]]:
     """Returns what the model is asked, by number of batch."""
-    from jaxwiz.text.tokenizer import load_tokenizer
-
-    tokenizer = load_tokenizer(_tokenizer_folder(config))
     stops = (
-        *answer_ends(tokenizer, config.template)[1],
+        *prompter.end_texts,
         *stop_strings(config.prompt_style, config.benchmark.kind),
         *config.sampling.stop,
     )
     return {number: [_request(config, question, stops) for question in batch] for number, batch in batches.items()}
 
 
-def _completions(config: SampleConfig, batch: list[_Question], answered: "AnsweredBatch") -> list[Completion]:
+def _completions(
+    config: SampleConfig, prompter: Prompter, batch: list[_Question], answered: "AnsweredBatch"
+) -> list[Completion]:
     return [
         Completion(
             task_id=question.problem.task_id,
             sample=question.sample,
-            prompt=prompt_text(config.template, instruction(question.problem, config.prompt_style)),
+            prompt=prompter.text(instruction(question.problem, config.prompt_style)),
             raw=answer.text,
             completion=extract(answer.text, question.problem, config.extraction),
             finish_reason=answer.finish_reason,

@@ -78,6 +78,6 @@ def config_for(folder: Path, **changes) -> EvolveConfig:
         "rounds": 3,
         "evolve": CallConfig(max_new_tokens=64),
         "answer": CallConfig(max_new_tokens=65),
-        "decontaminate": False,
+        "decontaminate": (),
     }
     return EvolveConfig(**{**fields, **changes})

@@ -25,7 +25,7 @@ def results_of(folder: Path) -> dict[str, bytes]:
 
 
 def run_with(generator: FakeGenerator, config: EvolveConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    monkeypatch.setattr(stage, "make_generator", lambda backend: generator)
+    monkeypatch.setattr(stage, "make_generator", lambda backend, work: generator)
     return results_of(stage.run(config))
 
 
@@ -102,20 +102,21 @@ def test_one_in_flight_and_64_under_random_latencies_make_the_same_bytes(tmp_pat
 
 
 def test_the_step_runner_finishes_and_then_skips_it(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(stage, "make_generator", lambda backend: FakeGenerator())
+    monkeypatch.setattr(stage, "make_generator", lambda backend, work: FakeGenerator())
     config = config_for(tmp_path)
     assert run_step(STAGES["evolve"], config) == "finished"
     assert run_step(STAGES["evolve"], config) == "skipped"
 
 
 def test_a_benchmark_task_among_the_seeds_is_rejected(tmp_path: Path, monkeypatch):
+    from jaxwiz.problems.config import HumanEvalConfig
     from jaxwiz.problems.humaneval import load_humaneval
     from jaxwiz.records import Seed, write_records
 
     problem = load_humaneval()["HumanEval/4"]
     seeds = [Seed(instruction="Sort a list.", output="sorted(x)"), Seed(instruction=problem.prompt, output="x")]
     write_records(tmp_path / "seeds.jsonl", seeds)
-    config = config_for(tmp_path, decontaminate=True, rounds=1)
+    config = config_for(tmp_path, decontaminate=(HumanEvalConfig(),), rounds=1)
     run_with(FakeGenerator(), config, monkeypatch)
     lost = next(read_records(config.out / "rejected.jsonl", EvolvedTask))
     assert (lost.id, lost.rejected) == ("seed-00002", "contaminated")
@@ -136,7 +137,8 @@ def test_check_names_what_is_wrong(tmp_path: Path, monkeypatch):
     backend = OpenAIBackend(base_url="http://localhost/v1", model="m", api_key_env="TEST_KEY")
     findings = stage.check(config_for(tmp_path, generator=backend))
     assert [finding.message for finding in findings if finding.level == "error"] == [
-        "generator.api_key_env = 'TEST_KEY': this environment variable is not set; export it"
+        "generator.api_key_env = 'TEST_KEY': holds no key; export this environment variable, or set the field to '' "
+        "for an endpoint without keys"
     ]
 
 

@@ -62,6 +62,7 @@ def scripted_server(script: Script) -> Iterator[ScriptedServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 20  # a reply goes out in one piece, or each waits 40 ms for an acknowledgement
 
         def do_POST(self) -> None:
             nonlocal running

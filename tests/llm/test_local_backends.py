@@ -64,7 +64,7 @@ def test_replay_answers_what_was_recorded_and_nothing_else(tmp_path: Path):
     path = tmp_path / "journal.jsonl"
     other = dataclasses.replace(REQUEST, seed=5)
     path.write_bytes(answer(REQUEST, "one").to_line() + answer(other, "two").to_line())
-    generator = make_generator(ReplayBackend(path=path))
+    generator = make_generator(ReplayBackend(path=path), tmp_path)
     assert generator.name == "m"
     assert {index: result.text for index, result in collect(generator, [other, REQUEST]).items()} == {
         0: "two",
@@ -79,7 +79,7 @@ def test_replay_wants_the_answers_of_one_model(models, tmp_path: Path):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b"".join(answer(REQUEST, "x", model).to_line() for model in models))
     with pytest.raises(GenerationError, match="one model"):
-        make_generator(ReplayBackend(path=path))
+        make_generator(ReplayBackend(path=path), tmp_path)
 
 
 class EchoSampler:
@@ -129,4 +129,4 @@ def test_the_local_engines_name_changes_with_model_template_and_shapes(checkpoin
 
 def test_a_folder_that_is_no_checkpoint_is_told(tmp_path: Path):
     with pytest.raises(GenerationError, match=r"generator\.checkpoint.*jaxwiz convert"):
-        make_generator(JaxBackend(checkpoint=tmp_path))
+        make_generator(JaxBackend(checkpoint=tmp_path), tmp_path)

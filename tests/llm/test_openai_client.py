@@ -1,6 +1,6 @@
 """The endpoint client against a server that misbehaves in every way we know; waiting is recorded, not done."""
 
-import asyncio
+import email.utils
 import threading
 import time
 
@@ -8,44 +8,18 @@ import pytest
 
 pytest.importorskip("openai")
 
-from jaxwiz.llm.config import OpenAIBackend
-from jaxwiz.llm.openai_client import OpenAIGenerator
-from jaxwiz.llm.protocol import GenerationError, GenerationRequest, GenerationResult
-from tests.llm.scripted_server import RESET, Reply, ScriptedServer, chat, error, scripted_server
+from jaxwiz.llm.protocol import GenerationError, GenerationResult, QuotaError
+from jaxwiz.llm.retry import spread_s
+from tests.llm.client import KEY, Client, request
+from tests.llm.scripted_server import RESET, Reply, chat, error, scripted_server
+from tests.llm.virtual_clock import START_S
 
-KEY = "sk-a-very-secret-key"
 
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["openai", "direct"], autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("TEST_KEY", KEY)
-
-
-def request(prompt: str, **changes) -> GenerationRequest:
-    fields = {"seed": 11, "max_new_tokens": 50, "temperature": 0.5, "top_p": 0.9, **changes}
-    return GenerationRequest(prompt, **fields)
-
-
-class Client:
-    """A generator for a scripted server; `waits` are the seconds it would have slept."""
-
-    def __init__(self, server: ScriptedServer, **config) -> None:
-        self.waits: list[float] = []
-        self.results: dict[int, GenerationResult] = {}
-        backend = OpenAIBackend(base_url=server.url, model="m", api_key_env="TEST_KEY", **config)
-        self.generator = OpenAIGenerator(backend, self._sleep)
-
-    async def _sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        await asyncio.sleep(0)
-
-    def ask(self, *requests: GenerationRequest) -> dict[int, GenerationResult]:
-        def on_results(results):
-            assert not self.results.keys() & results.keys()
-            self.results.update(results)
-
-        self.generator.generate_all(requests, on_results)
-        return self.results
+    monkeypatch.setattr(Client, "transport", request.param)
+    return request.param
 
 
 def test_a_request_says_what_was_asked_for_and_its_text_arrives_unchanged():
@@ -118,13 +92,21 @@ def test_a_request_that_is_never_answered_times_out_and_is_tried_again():
 
 
 @pytest.mark.parametrize(
-    ("headers", "wait_s"), [({"retry_after": "7"}, 7.0), ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5)]
+    ("headers", "wait_s"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after_ms": "1500", "retry_after": "7"}, 1.5),
+        ({"retry_after": email.utils.formatdate(START_S + 90, usegmt=True)}, 90.0),
+        ({"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "6m0s"}, 360.0),
+    ],
+    ids=["seconds", "milliseconds", "date", "reset"],
 )
-def test_the_server_decides_the_wait_if_it_says_one(headers, wait_s):
-    with scripted_server(lambda prompt, before: error(429, **headers) if before == 0 else chat("x")) as server:
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_server_decides_the_wait_if_it_says_one(status, headers, wait_s):
+    with scripted_server(lambda prompt, before: error(status, **headers) if before == 0 else chat("x")) as server:
         client = Client(server)
         client.ask(request("a"))
-    assert client.waits == [wait_s]
+    assert wait_s <= client.clock.running_s() <= spread_s(wait_s, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +118,9 @@ def test_the_server_decides_the_wait_if_it_says_one(headers, wait_s):
         error(404, "model_not_found"),
         error(429, "insufficient_quota", retry_after="1"),
         Reply(429, {"error": {"message": "pay", "type": "insufficient_quota", "code": "billing"}}),
+        error(402),
     ],
-    ids=["400", "401", "403", "404", "quota by code", "quota by type"],
+    ids=["400", "401", "403", "404", "quota by code", "quota by type", "402"],
 )
 def test_a_fault_that_stays_stops_the_run_at_once_without_telling_the_key(fault):
     with scripted_server(lambda prompt, before: fault) as server:
@@ -147,6 +130,7 @@ def test_a_fault_that_stays_stops_the_run_at_once_without_telling_the_key(fault)
     assert len(server.bodies) == 1
     assert client.waits == []
     assert f"HTTP {fault.status}" in str(caught.value)
+    assert isinstance(caught.value, QuotaError) is (fault.status in (402, 429))
     assert KEY not in str(caught.value)
 
 
@@ -233,31 +217,3 @@ def test_an_error_of_the_callback_stops_generation():
         with pytest.raises(FullDiskError):
             generator.generate_all([request(str(number)) for number in range(100)], on_results)
     assert len(server.bodies) < 100
-
-
-def test_a_missing_key_is_told_by_the_name_of_its_variable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("TEST_KEY")
-    with pytest.raises(GenerationError, match="TEST_KEY"):
-        OpenAIGenerator(OpenAIBackend(base_url="http://127.0.0.1:9/v1", model="m", api_key_env="TEST_KEY"))
-
-
-def test_a_request_that_waits_for_its_retry_is_not_sent_after_the_run_has_stopped():
-    first_failed = threading.Event()
-
-    def script(prompt, before):
-        if prompt == "busy":
-            first_failed.set()
-            return error(503)
-        first_failed.wait(10)
-        return error(401)
-
-    with scripted_server(script) as server:
-        client = Client(server, max_in_flight=2)
-
-        async def sleep_until_the_other_fault(seconds: float) -> None:
-            await asyncio.sleep(0.5)
-
-        client.generator._sleep = sleep_until_the_other_fault
-        with pytest.raises(GenerationError, match="401"):
-            client.ask(request("busy"), request("wrong key"))
-    assert server.prompts.count("busy") == 1
