@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file")
     options = parser.parse_args()
     load_before = os.getloadavg()[0]
     result = {
@@ -105,11 +106,11 @@ def main() -> None:
         "device": jax.devices()[0].device_kind,
         "cpu_count": os.cpu_count(),
         "load_average_before": round(load_before, 2),
-        **vars(options),
+        **{name: value for name, value in vars(options).items() if name != "out"},
         "kernels": measure(options),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     table = Table("kernel", "forward, ms", "with backward, ms", "temporary, MiB", "largest error", title=_title(result))
     for line in result["kernels"]:
         if "refused" in line:

@@ -20,6 +20,7 @@ class Stage:
       config: "module:Class" of its config section.
       run: "module:function", (config) -> Path, resumable, deterministic in its config and inputs.
       check: "module:function", (config) -> list[Finding], quick and without side effects.
+      by_many: whether the processes of a job run it together; such a stage finds them by `jaxwiz.sharding.processes`.
     """
 
     name: str
@@ -29,11 +30,14 @@ class Stage:
     config: str
     run: str
     check: str
+    by_many: bool = False
 
 
-def _stage(name: str, summary: str, reads: str, results: tuple[str, ...], config_class: str) -> Stage:
-    run = f"jaxwiz.{name}.run"
-    return Stage(name, summary, reads, results, f"jaxwiz.{name}.config:{config_class}", f"{run}:run", f"{run}:check")
+def _stage(
+    name: str, summary: str, reads: str, results: tuple[str, ...], config_class: str, by_many: bool = False
+) -> Stage:
+    run, config = f"jaxwiz.{name}.run", f"jaxwiz.{name}.config:{config_class}"
+    return Stage(name, summary, reads, results, config, f"{run}:run", f"{run}:check", by_many)
 
 
 STAGES: dict[str, Stage] = {
@@ -59,6 +63,7 @@ STAGES: dict[str, Stage] = {
             "dataset, checkpoint",
             ("model", "summary.json", "summary.txt"),
             "TrainConfig",
+            by_many=True,
         ),
         _stage(
             "convert",

@@ -19,6 +19,8 @@ from typing import Any, Literal
 from jaxwiz import __version__, files
 from jaxwiz.config import ConfigError, Finding, dump_config, input_paths, missing_inputs, parse_config, to_yaml
 from jaxwiz.console import say
+from jaxwiz.sharding.agreement import code_facts, config_facts, require_agreement
+from jaxwiz.sharding.processes import current
 from jaxwiz.stages import Stage, load_symbol
 
 
@@ -62,21 +64,38 @@ def step_state(stage: Stage, config: Any) -> StepState:
     return StepState("finished" if finished else "interrupted", fingerprint)
 
 
-def run_step(stage: Stage, config: Any) -> Literal["finished", "skipped"]:
+def run_step(stage: Stage, config: Any, **options: Any) -> Literal["finished", "skipped"]:
     """Runs a stage into `config.out` unless it is already finished there.
+
+    Where the processes of a job run it together, process 0 decides and keeps the record, and the others follow.
+
+    Args:
+      stage: the stage.
+      config: its config.
+      options: passed on to the stage: what the command line asks of this run and has no say in its results.
 
     Returns:
       "skipped" if fingerprint and results were intact, else "finished".
 
     Raises:
       ConfigError: an input is missing, or another process works in the folder.
+      AgreementError: the processes of the job are not alike.
     """
     faults = missing_inputs(config)
     if faults:
         raise ConfigError("\n".join(fault.message for fault in faults))
+    processes = current()
+    if processes.count > 1:
+        require_agreement(processes, {"config": config_facts(dump_config(config)), "code": code_facts()})
+    if not processes.is_first:
+        if processes.of_first("") == "finished":
+            return "skipped"
+        load_symbol(stage.run)(config, **options)
+        return "finished"
     with _exclusive(config.out):
         state = step_state(stage, config)
         if state.status == "finished":
+            processes.of_first(state.status)
             say(f"{stage.name}: skipped, {config.out} is finished and its inputs and config have not changed")
             return "skipped"
         if state.status == "other":
@@ -86,7 +105,8 @@ def run_step(stage: Stage, config: Any) -> Literal["finished", "skipped"]:
         began = time.time()
         _write_record(config.out, stage, state.fingerprint, "running", {}, 0.0)
         files.write_text(config.out / "config.yaml", f"stage: {stage.name}\n" + to_yaml(config))
-        load_symbol(stage.run)(config)
+        processes.of_first(state.status)
+        load_symbol(stage.run)(config, **options)
         results = _describe_results(stage, config.out)
         _write_record(config.out, stage, state.fingerprint, "finished", results, round(time.time() - began, 1))
         return "finished"

@@ -11,7 +11,7 @@ from jaxwiz.pipeline import load_pipeline, show_file
 from jaxwiz.stages import STAGES, load_symbol
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "model")  # shapes: tests/plan
 MAX_FIELDS = 15
 
 
