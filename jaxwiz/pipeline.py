@@ -1,5 +1,6 @@
 """A pipeline config: named steps, each a stage with its config, run in order in processes of their own.
 
+Steps are a mapping by name in the order of the file, so that a recipe may `extends` another and change a step of it.
 A step's folder is `<out>/<step name>`; `${name}` in any string of a step's config stands for the folder of an earlier
 step. All configs are validated before the first step starts. Separate processes return memory to the machine between
 steps and keep evaluation apart from JAX.
@@ -38,24 +39,30 @@ class StepConfig:
     """One step of a pipeline.
 
     Attributes:
-      name: its folder's name below the pipeline's `out`.
       stage: which stage it runs.
       use: a config file, relative to the pipeline file, that `set` is merged over; empty: `set` alone.
       set: config keys of the stage, without `out`.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     stage: str
     use: str = ""
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
 @section
 class PipelineConfig:
-    """A pipeline: where its runs go, and its steps in order."""
+    """A pipeline.
+
+    Attributes:
+      out: where its runs go; each step has a folder of its name below.
+      steps: its steps by name, in the order in which they run.
+    """
 
     out: Path
-    steps: Annotated[tuple[StepConfig, ...], Field(min_length=1)]
+    steps: Annotated[dict[StepName, StepConfig], Field(min_length=1)]
 
 
 def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig, list[tuple[str, Stage, Any]]]:
@@ -70,41 +77,40 @@ def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig,
     """
     data = read_config_file(path)
     data.pop("stage", None)
-    names = [step.get("name") for step in data["steps"] if isinstance(step, dict)] if _is_pipeline(data) else []
+    names = data["steps"] if _is_pipeline(data) else {}
     own = [override for override in overrides if override.partition(".")[0] not in names]
     data = read_config_file(path, own)
     data.pop("stage", None)
     pipeline = parse_config(data, PipelineConfig, str(path))
     steps, faults = [], []
-    for index, step in enumerate(pipeline.steps):
-        earlier = {other.name: str(pipeline.out / other.name) for other in pipeline.steps[:index]}
+    earlier: dict[str, str] = {}
+    for name, step in pipeline.steps.items():
         try:
-            if step.name in earlier:
-                raise ConfigError(f"{path}: two steps are named {step.name!r}; names must differ")
-            steps.append(_resolve_step(path, pipeline, step, earlier, overrides))
+            steps.append(_resolve_step(path, pipeline.out / name, name, step, earlier, overrides))
         except ConfigError as error:
             faults.append(str(error))
+        earlier[name] = str(pipeline.out / name)
     if faults:
         raise ConfigError("\n".join(faults))
     return pipeline, steps
 
 
 def _resolve_step(
-    path: Path, pipeline: PipelineConfig, step: StepConfig, earlier: dict[str, str], overrides: Sequence[str]
+    path: Path, out: Path, name: str, step: StepConfig, earlier: dict[str, str], overrides: Sequence[str]
 ) -> tuple[str, Stage, Any]:
-    source = f"{path} step {step.name!r}"
+    source = f"{path} step {name!r}"
     if step.stage not in STAGES:
         raise ConfigError(f"{source}: stage = {step.stage!r}: must be one of {', '.join(STAGES)}")
-    prefix = f"{step.name}."
+    prefix = f"{name}."
     own = [override.removeprefix(prefix) for override in overrides if override.startswith(prefix)]
     base = read_config_file(path.parent / step.use) if step.use else {}
     data = merge(base, step.set)
     for override in own:
         data = apply_override(data, override)
     data = _fill_in(data, earlier, source)
-    data["out"] = str(pipeline.out / step.name)
+    data["out"] = str(out)
     stage = STAGES[step.stage]
-    return step.name, stage, parse_stage_config(stage, data, source)
+    return name, stage, parse_stage_config(stage, data, source)
 
 
 def _fill_in(value: Any, folders: dict[str, str], source: str) -> Any:
@@ -164,17 +170,17 @@ def show_file(path: Path, overrides: Sequence[str]) -> str:
         config = parse_stage_config(stage, read_config_file(path, overrides), str(path))
         return f"stage: {stage.name}\n{to_yaml(config)}"
     pipeline, steps = load_pipeline(path, overrides)
-    resolved = tuple(
-        StepConfig(
-            name=name, stage=stage.name, set={key: value for key, value in dump_config(config).items() if key != "out"}
+    resolved = {
+        name: StepConfig(
+            stage=stage.name, set={key: value for key, value in dump_config(config).items() if key != "out"}
         )
         for name, stage, config in steps
-    )
+    }
     return to_yaml(PipelineConfig(out=pipeline.out, steps=resolved))
 
 
 def _is_pipeline(data: dict[str, Any]) -> bool:
-    return isinstance(data.get("steps"), list)  # the train stage has a key `steps` too, a number
+    return isinstance(data.get("steps"), dict)  # the train stage has a key `steps` too, a number
 
 
 def _stage_of(path: Path, data: dict[str, Any]) -> Stage:

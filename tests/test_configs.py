@@ -25,7 +25,7 @@ def test_a_shipped_config_loads_and_shows(path: Path, monkeypatch: pytest.Monkey
 def test_a_shipped_config_lies_in_the_folder_of_its_stage(path: Path):
     data = read_config_file(path)
     folder = path.relative_to(ROOT / "configs").parts[0]
-    assert folder == ("pipeline" if isinstance(data.get("steps"), list) else data["stage"])
+    assert folder == ("pipeline" if isinstance(data.get("steps"), dict) else data["stage"])
 
 
 def test_there_is_a_config_for_every_stage():

@@ -90,7 +90,7 @@ def pipeline_config(folder: Path, tokenizer: Path) -> dict:
     }
     return {
         "out": str(folder / "run"),
-        "steps": [{"name": name, "stage": stage, "set": settings} for name, (stage, settings) in steps.items()],
+        "steps": {name: {"stage": stage, "set": settings} for name, (stage, settings) in steps.items()},
     }
 
 
