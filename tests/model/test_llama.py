@@ -230,10 +230,10 @@ def test_cache_bytes_are_those_of_the_cache():
     assert cache_bytes(TINY, 2, 16, 2) == cache.k.nbytes + cache.v.nbytes
 
 
-def test_these_tests_pass_in_the_other_mode_of_nnx():
-    """The default is graph mode; two cases of the golden comparison go along."""
+def test_the_decoder_is_the_same_in_the_other_mode_of_nnx():
+    """The default is graph mode. Parameters, packed rows, cached decode, and two cases of the golden comparison."""
     here = Path(__file__).parent
-    chosen = "not other_mode and (test_llama or biased or llama_3_2_tied)"
+    chosen = "initial_values or packed_segments or equals_the_full or mode_of_nnx_is_the or biased or llama_3_2_tied"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", chosen]
     done = subprocess.run(
         [*command, str(here / "test_llama.py"), str(here / "test_decoder_golden.py")],
