@@ -96,6 +96,14 @@ def test_all_faults_are_reported_at_once():
     assert text.startswith("x.yaml: 3 fault(s)")
 
 
+def test_an_anchor_may_be_merged_and_what_stands_beside_it_wins(tmp_path: Path):
+    path = write(tmp_path, "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert read_config_file(path)["b"] == {"x": 1, "y": 3}
+    path = write(tmp_path, "a: &a {x: 1}\nb: {<<: *a, y: 3, y: 4}\n")
+    with pytest.raises(ConfigError, match="key 'y' is given twice"):
+        read_config_file(path)
+
+
 def test_a_duplicate_key_is_an_error(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"config.yaml:2: key 'out' is given twice"):
         read_config_file(write(tmp_path, "out: a\nout: b\n"))
