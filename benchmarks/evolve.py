@@ -8,6 +8,9 @@ The calls go the whole way of the evolver: journal keys, requests, transport, JS
 transports are measured, and then the same with a transport that answers at once and does nothing: what is left is our
 orchestration alone, apart from HTTP. The generator "alone", fed with requests that exist only while they are asked and
 with answers thrown away, shows that its memory does not grow with the number of calls (the journal keeps its answers).
+The "engine" rows are the whole stage, from seeds.jsonl to evolved.jsonl, over 20,000 items with a generator that
+answers at once: rounds, rules, journal, rows; once more with decontamination against HumanEval, and over four rounds,
+whose memory must be that of one. Their "calls" are those that were sent.
 Processor time is user and system time of this process; the server's isn't counted, but it needs a core of its own:
 "server busy" says how much of one it took, and near 1 it is the server that is measured.
 """
@@ -31,17 +34,23 @@ from rich.table import Table
 
 import jaxwiz
 from jaxwiz import files
-from jaxwiz.evolve.journal import Journal, JournaledGenerator
+from jaxwiz.evolve import run as stage
+from jaxwiz.evolve.config import CallConfig, CallsConfig, EliminateConfig, EvolveConfig
+from jaxwiz.evolve.journal import Call, Journal, JournaledGenerator
 from jaxwiz.llm import openai_client
-from jaxwiz.llm.config import OpenAIBackend
+from jaxwiz.llm.config import OpenAIBackend, ReplayBackend
 from jaxwiz.llm.http import HttpReply
 from jaxwiz.llm.openai_client import OpenAIGenerator
-from jaxwiz.llm.protocol import GenerationRequest, GenerationResult
+from jaxwiz.llm.protocol import Activity, GenerationRequest, GenerationResult, OnResults
 from jaxwiz.llm.transport import allow_sockets
+from jaxwiz.problems.config import HumanEvalConfig
 
 LATENCY_S = 0.2
 IN_FLIGHT = 1000
 CALLS = 100_000
+ITEMS = 20_000
+TOGETHER = 50  # answers that the stub generator reports at a time
+OPERATIONS = ("add_constraints", "deepen", "concretize", "reasoning_steps", "complicate_input")
 RESULTS = Path(__file__).parent / "results" / "evolve.json"
 PROMPT = "Write a Python function that merges overlapping intervals and explain its complexity. " * 12
 ANSWER = "def merge(intervals):\n    return sorted(intervals)\n" * 20
@@ -126,12 +135,12 @@ def prepared(way: str, generator: OpenAIGenerator, calls: int) -> Iterator[Calla
     if way == "alone":
         yield lambda: generator.generate_all(Requests(calls), lambda results: None)
         return
-    requests = list(Requests(calls))
+    questions = [Call("answer", 1, request) for request in Requests(calls)]
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
         asker = JournaledGenerator(generator, journal)
-        answers: list[GenerationResult] = []
-        yield lambda: answers.extend(asker.ask("answer", requests, way))
-        assert [answer.text for answer in answers] == [ANSWER] * calls
+        answers: list[GenerationResult | None] = []
+        yield lambda: answers.extend(asker.ask(questions, way))
+        assert [answer and answer.text for answer in answers] == [ANSWER] * calls
 
 
 def measure(way: str, url: str, server: psutil.Process, calls: int, in_flight: int) -> dict[str, Any]:
@@ -166,6 +175,60 @@ def measure(way: str, url: str, server: psutil.Process, calls: int, in_flight: i
     }
 
 
+class Stub:
+    """A generator that answers at once: each evolution is new, no pair is equal, all answers are the same."""
+
+    name = "stub"
+
+    def __init__(self) -> None:
+        self.activity = Activity()
+        self.calls = 0
+
+    def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
+        for start in range(0, len(requests), TOGETHER):
+            batch = requests[start : start + TOGETHER]
+            self.calls += len(batch)
+            on_results({start + place: self.answer(request) for place, request in enumerate(batch)})
+
+    def answer(self, request: GenerationRequest) -> GenerationResult:
+        kinds = {16: "Not Equal", 2000: ANSWER}
+        text = kinds.get(request.max_new_tokens, f"Task {request.seed}: {PROMPT}")
+        return GenerationResult(text, "stop", 220, 260)
+
+
+def measure_engine(items: int, rounds: int, decontaminate: bool) -> dict[str, Any]:
+    """Returns processor time and memory of the whole stage over `items` seeds."""
+    generator = Stub()
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = Path(folder) / "seeds.jsonl"
+        with open(seeds, "w") as file:
+            for number in range(items):
+                file.write(json.dumps({"instruction": f"Task {number}: {PROMPT}", "output": ANSWER}) + "\n")
+        config = EvolveConfig(
+            out=Path(folder) / "out",
+            seeds=seeds,
+            generator=ReplayBackend(path=seeds),  # the stub takes its place
+            operations={f"in_depth/{name}": 1.0 for name in OPERATIONS},
+            rounds=rounds,
+            calls=CallsConfig(answer=CallConfig(max_new_tokens=2000)),
+            eliminate=EliminateConfig(decontaminate=(HumanEvalConfig(),) if decontaminate else ()),
+        )
+        Path("/proc/self/clear_refs").write_text("5")
+        resident = psutil.Process().memory_info().rss
+        began, cpu_began = time.perf_counter(), time.process_time()
+        with mock.patch.object(stage, "make_generator", lambda *_: generator):
+            stage.run(config)
+        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    return {
+        "items": items,
+        "rounds": rounds,
+        "calls": generator.calls,
+        "wall_s": wall_s,
+        "cpu_ms_per_call": 1000 * cpu_s / generator.calls,
+        "peak_grew_mb": max(0, peak_resident() - resident) / 1e6,
+    }
+
+
 def peak_resident() -> int:
     """Returns the most bytes of memory that this process held since its peak was last cleared."""
     status = Path("/proc/self/status").read_text()
@@ -190,7 +253,13 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=CALLS)
     parser.add_argument("--in-flight", type=int, default=IN_FLIGHT)
     parser.add_argument("--official-calls", type=int, default=5000, help="of the official client, which is slower")
+    parser.add_argument("--items", type=int, default=ITEMS, help="of the whole stage with a stub for a generator")
     arguments = parser.parse_args()
+    engine = {
+        "engine": measure_engine(arguments.items, 1, decontaminate=False),
+        "engine, 4 rounds": measure_engine(arguments.items, 4, decontaminate=False),
+        "engine, decontamination": measure_engine(arguments.items, 1, decontaminate=True),
+    }
     allow_sockets(2 * arguments.in_flight)
     counts = {"direct": arguments.calls, "alone": arguments.calls, "no HTTP": arguments.calls}
     counts["openai"] = min(arguments.calls, arguments.official_calls)
@@ -209,9 +278,19 @@ def main() -> None:
             f"{row['server_busy']:.2f}",
             f"{row['peak_grew_mb']:.0f}",
         )
+    for way, row in engine.items():
+        table.add_row(
+            way, str(row["calls"]), "-", "-", f"{row['cpu_ms_per_call']:.3f}", "-", "-", f"{row['peak_grew_mb']:.0f}"
+        )
     Console().print(table)
-    if (arguments.calls, arguments.in_flight) == (CALLS, IN_FLIGHT):
-        result = {"version": jaxwiz.__version__, "cores": os.cpu_count(), **vars(arguments), "figures": figures}
+    if (arguments.calls, arguments.in_flight, arguments.items) == (CALLS, IN_FLIGHT, ITEMS):
+        result = {
+            "version": jaxwiz.__version__,
+            "cores": os.cpu_count(),
+            **vars(arguments),
+            "figures": figures,
+            "engine": engine,
+        }
         files.write_text(RESULTS, json.dumps(result, indent=2) + "\n")
         print(f"written to {RESULTS}")
 

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: BaseException) -> tuple[str, int] | None:
     """Returns what the user is told of an error, and the exit code; None for a fault of jaxwiz."""
     if isinstance(error, UserError):
-        return str(error), EXIT_BAD_INPUT
+        return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
         return f"{error}; mend it, and the same command continues from here", EXIT_FAILED
     if isinstance(error, KeyboardInterrupt):
@@ -103,6 +103,10 @@ def _parser() -> argparse.ArgumentParser:
         add_config_arguments(stage_parser)
         if stage.name == "train":
             _add_train_arguments(stage_parser)
+        if stage.name == "evolve":
+            stage_parser.add_argument(
+                "--dry-run", action="store_true", help="print calls, tokens, cost and time by stage, and ask nothing"
+            )
     return parser
 
 
@@ -129,6 +133,11 @@ def _run_stage(options: argparse.Namespace) -> int:
     else:
         data, source = read_config_file(options.config, options.overrides), str(options.config)
     config = parse_stage_config(stage, data, source)
+    if getattr(options, "dry_run", False):
+        from jaxwiz.evolve.forecast import dry_run
+
+        print(dry_run(config), end="")
+        return 0
     run_step(stage, config, **({"profile": options.profile} if stage.name == "train" else {}))
     if processes is not None:
         processes.leave()

@@ -13,7 +13,13 @@ from typing import IO
 
 
 class UserError(ValueError):
-    """A fault in what the user gave; its message names field or file, value, rule and remedy, and is shown as it is."""
+    """A fault in what the user gave; its message names field or file, value, rule and remedy, and is shown as it is.
+
+    Attributes:
+      exit_code: of the command that it ends.
+    """
+
+    exit_code = 2
 
 
 def sha256_of_bytes(data: bytes) -> str:

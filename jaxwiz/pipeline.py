@@ -35,6 +35,21 @@ from jaxwiz.step import check_step, parse_stage_config, step_state
 
 
 @section
+class PodConfig:
+    """The pod that a train step is meant for; a dry run plans it.
+
+    Attributes:
+      topology: generation and shape of a slice, for instance "v5e:16x16".
+      slices: how many.
+      model: the model's shape, as `jaxwiz plan --model` takes it.
+    """
+
+    topology: str
+    model: Path
+    slices: Annotated[int, Field(gt=0)] = 1
+
+
+@section
 class StepConfig:
     """One step of a pipeline.
 
@@ -42,11 +57,13 @@ class StepConfig:
       stage: which stage it runs.
       use: a config file, relative to the pipeline file, that `set` is merged over; empty: `set` alone.
       set: config keys of the stage, without `out`.
+      pod: of a train step: what `--dry-run` plans it for. The run itself takes whatever devices there are.
     """
 
     stage: str
     use: str = ""
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pod: PodConfig | None = None
 
 
 StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]

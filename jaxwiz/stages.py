@@ -21,6 +21,7 @@ class Stage:
       run: "module:function", (config) -> Path, resumable, deterministic in its config and inputs.
       check: "module:function", (config) -> list[Finding], quick and without side effects.
       by_many: whether the processes of a job run it together; such a stage finds them by `jaxwiz.sharding.processes`.
+      no_say: dotted keys of its config that have no say in its results, so that a changed value resumes a run.
     """
 
     name: str
@@ -31,13 +32,30 @@ class Stage:
     run: str
     check: str
     by_many: bool = False
+    no_say: tuple[str, ...] = ("engine",)
+
+
+# How fast a generator may be asked, and when it is given up.
+_PACE = tuple(
+    f"generator.{name}"
+    for name in (
+        *("api_key_env", "api_key_file", "max_in_flight", "requests_per_minute", "tokens_per_minute", "timeout_s"),
+        *("max_retries", "transport", "requests_per_file", "megabytes_per_file", "max_open_files", "poll_s"),
+    )
+)
 
 
 def _stage(
-    name: str, summary: str, reads: str, results: tuple[str, ...], config_class: str, by_many: bool = False
+    name: str,
+    summary: str,
+    reads: str,
+    results: tuple[str, ...],
+    config_class: str,
+    by_many: bool = False,
+    no_say: tuple[str, ...] = (),
 ) -> Stage:
     run, config = f"jaxwiz.{name}.run", f"jaxwiz.{name}.config:{config_class}"
-    return Stage(name, summary, reads, results, config, f"{run}:run", f"{run}:check", by_many)
+    return Stage(name, summary, reads, results, config, f"{run}:run", f"{run}:check", by_many, ("engine", *no_say))
 
 
 STAGES: dict[str, Stage] = {
@@ -47,8 +65,9 @@ STAGES: dict[str, Stage] = {
             "evolve",
             "Evol-Instruct: seed instructions to a harder, wider set with answers",
             "seed JSONL, a text generator",
-            ("evolved.jsonl", "rejected.jsonl", "summary.txt"),
+            ("evolved.jsonl", "rejected.jsonl", "statistics.json", "summary.txt"),
             "EvolveConfig",
+            no_say=("budget", "prices", "journal", "eliminate.workers", *_PACE),
         ),
         _stage(
             "data",

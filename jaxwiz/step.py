@@ -115,11 +115,10 @@ def run_step(stage: Stage, config: Any, **options: Any) -> Literal["finished", "
 def _fingerprint(stage: Stage, config: Any) -> str:
     """Hashes stage, version, config, and what the input paths hold rather than where they lie.
 
-    Left out of the config are `out`, and `engine`, which decides where work is done but has no say in its results.
+    Left out of the config are `out`, and what has no say in the results, such as `engine`: where work is done.
     """
     data = dump_config(config)
     data.pop("out")
-    data.pop("engine", None)
     for key, path in input_paths(config):
         *parents, last = key.split(".")
         section: Any = data
@@ -130,6 +129,12 @@ def _fingerprint(stage: Stage, config: Any) -> str:
             section[int(last)] = digest
         else:
             section[last] = digest
+    for key in stage.no_say:
+        *parents, last = key.split(".")
+        section = data
+        for parent in parents:
+            section = section[parent]
+        section.pop(last, None)
     text = json.dumps({"stage": stage.name, "version": __version__, "config": data}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

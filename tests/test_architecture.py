@@ -18,7 +18,7 @@ LEVELS = {
     **dict.fromkeys(("model", "problems"), 2),  # problems makes programs for the sandbox
     **dict.fromkeys(("checkpoint", "clean"), 3),  # clean knows the problems
     **dict.fromkeys(("evolve", "data", "train", "convert", "sample", "evaluate"), 4),
-    **dict.fromkeys(("plan", "stages", "step", "pipeline", "commands", "cli"), 5),
+    **dict.fromkeys(("plan", "dry_run", "stages", "step", "pipeline", "commands", "cli"), 5),
 }
 STAGES = {name for name, level in LEVELS.items() if level == 4}
 ALLOWED_BETWEEN_STAGES = {("train", "jaxwiz.data.feed")}

@@ -80,6 +80,9 @@ class Decontaminator:
             examples = [_compact(normalise(example)) for example in task.examples]
             telling = [example for example in examples if len(example) >= EXAMPLE_FROM_CHARACTERS]
             self._examples[task.entry_point.lower()].append((task.task_id, telling))
+        self._anchor_lengths = sorted({len(anchor) for anchor in self._long})
+        runs = (*self._common_runs, *self._covered_runs)
+        self._run_starts = {tuple(run.split(" ", _ANCHOR_WORDS)[:_ANCHOR_WORDS]) for run in runs}
 
     def find(self, row: Text) -> Hit | None:
         """Returns the first benchmark task that a tier finds in a row, tiers in their order, or None."""
@@ -89,7 +92,7 @@ class Decontaminator:
         searches = {
             "equal": lambda: self._find_equal((*parts, together)),
             "contained": lambda: self._find_contained(together, words),
-            "runs": lambda: self._find_common_run(words) or self._find_covered(words),
+            "runs": lambda: self._find_run(words),
             "example": lambda: self._find_example(together, words),
         }
         hits = (search() for tier, search in searches.items() if tier in self._tiers)
@@ -120,7 +123,7 @@ class Decontaminator:
     def _find_contained(self, together: str, words: list[str]) -> Hit | None:
         anchors = {
             tuple(words[start : start + length])
-            for length in range(_ANCHOR_WORDS + 1)
+            for length in self._anchor_lengths
             for start in range(len(words) - length + 1)
         }
         found = [
@@ -134,16 +137,23 @@ class Decontaminator:
         task_id, text = max(found, key=lambda pair: (len(pair[1]), pair))
         return Hit(task_id, "contained", f"stands within: {_cut(text)}")
 
-    def _find_common_run(self, words: list[str]) -> Hit | None:
-        for run in _runs(words, COMMON_RUN_WORDS):
-            text = " ".join(run)
+    def _find_run(self, words: list[str]) -> Hit | None:
+        """Looks only where a run of the index may begin, by its first words: elsewhere nothing needs to be joined."""
+        starts = [
+            start for start in range(len(words)) if tuple(words[start : start + _ANCHOR_WORDS]) in self._run_starts
+        ]
+        return self._find_common_run(words, starts) or self._find_covered(words, starts)
+
+    def _find_common_run(self, words: list[str], starts: list[int]) -> Hit | None:
+        for start in starts:
+            text = " ".join(words[start : start + COMMON_RUN_WORDS])
             if text in self._common_runs:
                 return Hit(self._common_runs[text], "runs", f"{COMMON_RUN_WORDS} words in common: {text}")
         return None
 
-    def _find_covered(self, words: list[str]) -> Hit | None:
+    def _find_covered(self, words: list[str], starts: list[int]) -> Hit | None:
         covered: dict[int, int] = defaultdict(int)
-        for run in {" ".join(run) for run in _runs(words, COVERED_RUN_WORDS)}:
+        for run in {" ".join(words[start : start + COVERED_RUN_WORDS]) for start in starts}:
             for number in self._covered_runs.get(run, ()):
                 covered[number] += 1
         for number, count in sorted(covered.items()):

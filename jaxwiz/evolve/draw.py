@@ -1,10 +1,12 @@
 """All chance in the evolver: numbers drawn by hashing what they are for.
 
 A draw depends on (seed, item, round, attempt) and on nothing else: not on the order in which answers arrive, not on how
-many are in flight, not on what other items do. So any concurrency, and any restart, makes the same set.
+many are in flight, not on what other items do. So any concurrency, and any restart, makes the same set. Only a quota
+looks at the other items of its round, since a share is one of them all; these, too, are the same in every run.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -20,6 +22,36 @@ def draw_operation(weights: Mapping[str, float], seed: int, item: str, round_num
         if point < 0:
             return name
     return names[-1]  # rounding took the point to the very end
+
+
+def draw_operations(
+    weights: Mapping[str, float],
+    quotas: Mapping[str, float],
+    seed: int,
+    items: Sequence[tuple[str, int]],
+    round_number: int,
+) -> list[str]:
+    """Returns the operation of each item of a round.
+
+    Of the items that drew an operation beyond its quota, those whose hash is highest draw again among the operations
+    without a quota.
+
+    Args:
+      weights: operation to weight.
+      quotas: operation to the largest share of the items that it may have; of a fraction of an item nothing is left.
+      seed: the run's seed.
+      items: (name, attempt) of each item.
+      round_number: 1, 2, ...
+    """
+    drawn = [draw_operation(weights, seed, name, round_number, attempt) for name, attempt in items]
+    free = {operation: weight for operation, weight in weights.items() if operation not in quotas}
+    for operation, share in sorted(quotas.items()):
+        having = [index for index, one in enumerate(drawn) if one == operation]
+        having.sort(key=lambda index: _digest("quota", seed, *items[index], round_number))
+        for index in having[math.floor(share * len(items) + 1e-9) :]:
+            name, attempt = items[index]
+            drawn[index] = draw_operation(free, seed, f"{name} again", round_number, attempt)
+    return drawn
 
 
 def sampling_seed(kind: str, seed: int, item: str, round_number: int, attempt: int) -> int:

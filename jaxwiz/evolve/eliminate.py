@@ -1,19 +1,25 @@
 """The elimination rules, as pure functions that return a reason, or "" for what passes.
 
 WizardLM's four: judged equal; an apology ("sorry" in fewer than 80 words); nothing but punctuation and stop words; the
-prompt's own wording leaked. Beyond the paper an answer must have ended by itself, an evolution must differ from its
-parent, and two optional detectors catch models that answer or ask back instead of rewriting. Reasons are short names,
-counted in the summary and kept on every rejected row.
+prompt's own wording leaked. Beyond the paper an answer must have ended by itself, and an evolution must differ from its
+parent. Optional detectors, in `detectors.py`, come on top. Reasons are short names, counted in the summary and kept on
+every rejected row.
 """
 
 import re
 from collections.abc import Collection
 from typing import Literal
 
+from jaxwiz.evolve.detectors import FENCED, adds_words_only, answered_instead, asks_back
 from jaxwiz.evolve.operations import LEAK_RUN_WORDS, Operation, runs_of_words, words_of
 from jaxwiz.llm.protocol import GenerationResult
 
 APOLOGY_BELOW_WORDS = 80
+LEAK_PHRASES = (
+    " given prompt ",
+    " rewritten prompt ",
+    " created prompt ",
+)  # the paper's, whatever a prompt's titles are
 
 Verdict = Literal["equal", "not_equal", "unclear"]
 
@@ -29,15 +35,8 @@ yourself
 STOP_WORDS = frozenset(_STOP_WORDS_TEXT.split())
 EMPTY_LITERALS = frozenset({"[]", "{}", "()", '""', "''"})
 
-_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _WORD = re.compile(r"\w+")
 _VERDICT = re.compile(r"\W*(not[\s_-]+equal|equal)\W*", re.IGNORECASE)
-_STARTS_AS_ANSWER = re.compile(
-    r"```|(?-i:(?:def|class) \w+|import \w+|from \w+ import\b|#include\b)|(?:sure|certainly|of course)\b"
-    r"|here(?:'s|’s| is) (?:\S+ ){1,4}?(?:function|solution|implementation|answer|program|script|example|code)\b",
-    re.IGNORECASE,
-)
-_STARTS_ASKING_BACK = re.compile(r"(?:understood|thank you|sure)\b", re.IGNORECASE)
 
 
 def unfinished(result: GenerationResult) -> str:
@@ -58,7 +57,7 @@ def parse_verdict(reply: str) -> Verdict:
 
 def is_apology(response: str) -> bool:
     """Says whether `response` contains the word "sorry", outside fenced code, and has fewer than 80 words in all."""
-    if not re.search(r"\bsorry\b", _FENCED.sub(" ", response), re.IGNORECASE):
+    if not re.search(r"\bsorry\b", FENCED.sub(" ", response), re.IGNORECASE):
         return False
     return len(response.split()) < APOLOGY_BELOW_WORDS
 
@@ -73,26 +72,11 @@ def is_empty_of_content(response: str) -> bool:
 def leaks_prompt(evolved: str, parent: str, operation: Operation) -> bool:
     """Says whether `evolved` copies wording of the operation's prompt that did not already stand in `parent`."""
     evolved_words, parent_words = words_of(evolved), words_of(parent)
-    if any(phrase in evolved_words and phrase not in parent_words for phrase in operation.leak_phrases):
+    phrases = (*LEAK_PHRASES, *operation.leak_phrases)
+    if any(phrase in evolved_words and phrase not in parent_words for phrase in phrases):
         return True
     copied = runs_of_words(evolved_words, LEAK_RUN_WORDS) & operation.leak_runs
     return any(f" {run} " not in parent_words for run in copied)
-
-
-def answered_instead(evolved: str, parent: str) -> bool:
-    """Says whether `evolved` begins like an answer, or is a code block alone, while `parent` does not begin so."""
-    text = evolved.strip()
-    if _STARTS_AS_ANSWER.match(parent.strip()):
-        return False
-    return bool(_STARTS_AS_ANSWER.match(text)) or ("```" in text and not _FENCED.sub("", text).strip())
-
-
-def asks_back(response: str) -> bool:
-    """Says whether `response` asks for its task: "Understood ...?", "Thank you ...?", "Sure ...?", "please provide"."""
-    text = response.strip()
-    if _STARTS_ASKING_BACK.match(text) and text.endswith("?"):
-        return True
-    return " please provide " in words_of(text)
 
 
 def fault_of_evolution(
@@ -104,7 +88,7 @@ def fault_of_evolution(
       parent: the instruction as the prompt showed it.
       result: the evolver's answer.
       operation: what was asked for.
-      detectors: which of "answered_instead" and "asks_back" apply as well.
+      detectors: which of "answered_instead", "asks_back" and "added_words_only" apply as well.
     """
     evolved = result.text.strip()
     if reason := unfinished(result):
@@ -120,6 +104,8 @@ def fault_of_evolution(
     # A parent may itself say "please provide"; then the evolution may as well.
     if "asks_back" in detectors and asks_back(evolved) and not asks_back(parent):
         return "asks_back"
+    if "added_words_only" in detectors and adds_words_only(evolved, parent):
+        return "added_words_only"
     return ""
 
 

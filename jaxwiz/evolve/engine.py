@@ -1,8 +1,9 @@
 """The algorithm: rounds over a pool, each item drawn, evolved, judged, answered, and kept or eliminated.
 
-A round goes through its phases for all its items together: evolve, judge, answer. Each phase is one list of requests,
-as large as the round, which is what every backend wants, and an evolution rejected by one phase costs no calls in the
-next. Nothing here depends on the order in which answers arrive.
+A round goes through its phases for all its items together: evolve, judge, answer. Each phase is one list of calls, as
+large as the round, which is what every backend wants, and an evolution rejected by one phase costs no calls in the
+next. Nothing here depends on the order in which answers arrive. Decided tasks are handed on and forgotten: memory holds
+the pool and one round.
 """
 
 import dataclasses
@@ -10,45 +11,21 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jaxwiz.evolve import draw, eliminate
+from jaxwiz.evolve.checks import CONTAMINATED, NEAR_DUPLICATE, Checks
 from jaxwiz.evolve.config import CallConfig, EvolveConfig
+from jaxwiz.evolve.journal import Call
 from jaxwiz.evolve.operations import Prompts
 from jaxwiz.evolve.pool import Slot, prompt_text
+from jaxwiz.evolve.statistics import Statistics
 from jaxwiz.llm.protocol import GenerationRequest, GenerationResult
 from jaxwiz.records import EvolvedTask
 
-CONTAMINATED = "contaminated"
-
 
 class Ask(Protocol):
-    """Answers the requests of a phase."""
+    """Answers the calls of a phase."""
 
-    def __call__(self, kind: str, requests: Sequence[GenerationRequest], title: str) -> list[GenerationResult]:
-        """Returns the answers in the order of `requests`; see `journal.JournaledGenerator.ask`."""
-
-
-IsContaminated = Callable[[EvolvedTask], bool]
-
-
-@dataclasses.dataclass
-class Evolution:
-    """What a run made.
-
-    Attributes:
-      seeds: kept seeds in their order.
-      evolved: kept evolutions by round, in the pool's order.
-      rejected: rejected seeds and evolutions with their reasons, in the order of rejection.
-      verdicts: the judge's verdicts and how often each came.
-    """
-
-    seeds: list[EvolvedTask] = dataclasses.field(default_factory=list)
-    evolved: list[EvolvedTask] = dataclasses.field(default_factory=list)
-    rejected: list[EvolvedTask] = dataclasses.field(default_factory=list)
-    verdicts: dict[str, int] = dataclasses.field(default_factory=lambda: {"equal": 0, "not_equal": 0, "unclear": 0})
-
-    def training_set(self, seed: int) -> list[EvolvedTask]:
-        """Returns seeds and evolutions of all rounds, shuffled by `seed`."""
-        by_id = {task.id: task for task in (*self.seeds, *self.evolved)}
-        return [by_id[name] for name in draw.shuffled(by_id, seed)]
+    def __call__(self, calls: Sequence[Call], title: str) -> list[GenerationResult | None]:
+        """Returns the answers in the order of `calls`; see `journal.JournaledGenerator.ask`."""
 
 
 @dataclasses.dataclass
@@ -58,12 +35,20 @@ class _Candidate:
     Attributes:
       parent: the task it is made from.
       task: what is known of it so far; `rejected` is set as soon as a rule rejects it.
+      is_waiting: whether one of its calls was not answered, since the budget is spent; it is neither kept nor rejected.
     """
 
     parent: EvolvedTask
     task: EvolvedTask
+    is_waiting: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it goes on to the next phase."""
+        return not self.task.rejected and not self.is_waiting
 
     def update(self, *, instruction: str = "", output: str = "", rejected: str = "") -> None:
+        """Sets what a phase has found."""
         self.task = dataclasses.replace(
             self.task,
             instruction=instruction or self.task.instruction,
@@ -73,125 +58,201 @@ class _Candidate:
 
 
 def evolve(
-    seeds: Sequence[EvolvedTask], config: EvolveConfig, prompts: Prompts, ask: Ask, is_contaminated: IsContaminated
-) -> Evolution:
-    """Returns the outcome of all rounds.
+    seeds: Sequence[EvolvedTask],
+    config: EvolveConfig,
+    prompts: Prompts,
+    ask: Ask,
+    checks: Checks,
+    take: Callable[[EvolvedTask], None],
+) -> Statistics:
+    """Runs all rounds, or as many as the budget has room for, and returns their counts.
 
     Args:
       seeds: tasks of round 0 with distinct ids.
       config: the stage's config.
       prompts: the wording of every operation that the config names.
-      ask: answers requests.
-      is_contaminated: says whether a task's texts contain a benchmark task.
+      ask: answers calls.
+      checks: what needs more than a task's own texts.
+      take: is given each task once it is decided, kept or rejected: seeds, then round by round, in the pool's order.
     """
-    return _Run(config, prompts, ask, is_contaminated).evolve(seeds)
+    return _Run(config, prompts, ask, checks, take).evolve(seeds)
 
 
 class _Run:
-    def __init__(self, config: EvolveConfig, prompts: Prompts, ask: Ask, is_contaminated: IsContaminated) -> None:
+    def __init__(
+        self, config: EvolveConfig, prompts: Prompts, ask: Ask, checks: Checks, take: Callable[[EvolvedTask], None]
+    ) -> None:
         self._config = config
         self._prompts = prompts
         self._ask = ask
-        self._is_contaminated = is_contaminated
-        self._outcome = Evolution()
+        self._checks = checks
+        self._take = take
+        self._statistics = Statistics()
 
-    def evolve(self, seeds: Sequence[EvolvedTask]) -> Evolution:
+    def evolve(self, seeds: Sequence[EvolvedTask]) -> Statistics:
         pool = self._admit(seeds)
         for round_number in range(1, self._config.rounds + 1):
+            if self._statistics.waiting.total():
+                break
             self._run_round(pool, round_number)
-        return self._outcome
+        return self._statistics
 
     def _admit(self, seeds: Sequence[EvolvedTask]) -> list[Slot]:
         """Returns the pool: clean seeds. Those without an output are answered; where that fails they still evolve."""
-        pool, candidates = [], []
+        candidates = []
         for seed in seeds:
-            if self._is_contaminated(seed):
-                self._outcome.rejected.append(dataclasses.replace(seed, rejected=CONTAMINATED))
+            if self._checks.is_contaminated(seed):
+                self._decide(dataclasses.replace(seed, rejected=CONTAMINATED))
             else:
                 candidates.append(_Candidate(parent=seed, task=seed))
-        self._answer([one for one in candidates if not one.task.output], round_number=0)
-        for candidate in candidates:
-            pool.append(Slot(dataclasses.replace(candidate.task, rejected="")))
-            (self._outcome.rejected if candidate.task.rejected else self._outcome.seeds).append(candidate.task)
-        return pool
+        unanswered = [one for one in candidates if not one.task.output]
+        self._take_answers(unanswered, self._results(self._answer_calls(unanswered, 0), "round 0: answer"))
+        decided = [one for one in candidates if not one.is_waiting]
+        self._statistics.waiting[0] += len(candidates) - len(decided)
+        self._checks.near_duplicates([one.task for one in decided if one.is_alive])
+        for one in decided:
+            self._decide(one.task)
+        return [Slot(dataclasses.replace(one.task, rejected="")) for one in candidates]
 
     def _run_round(self, pool: list[Slot], round_number: int) -> None:
         slots = pool
         if self._config.items_per_round is not None:
             roots = [slot.task.root for slot in pool]
             slots = draw.draw_subset(pool, roots, self._config.items_per_round, self._config.seed, round_number)
-        candidates = [self._draw(slot, round_number) for slot in slots]
+        candidates = self._draw(slots, round_number)
         self._evolve(candidates, round_number)
-        self._judge(_alive(candidates), round_number)
-        self._answer(_alive(candidates), round_number)
+        self._judge_and_answer([one for one in candidates if one.is_alive], round_number)
+        self._reject_duplicates([one for one in candidates if one.is_alive])
         for slot, candidate in zip(slots, candidates, strict=True):
-            slot.advance(candidate.task)
-            (self._outcome.rejected if candidate.task.rejected else self._outcome.evolved).append(candidate.task)
+            if candidate.is_waiting:
+                self._statistics.waiting[round_number] += 1
+            else:
+                slot.advance(candidate.task)
+                self._decide(candidate.task)
 
-    def _draw(self, slot: Slot, round_number: int) -> _Candidate:
-        parent = slot.task
-        task = EvolvedTask(
-            id=f"{parent.root}/r{round_number}",
-            instruction="",
-            input="",
-            output="",
-            root=parent.root,
-            parent=parent.id,
-            operation=draw.draw_operation(
-                self._config.operations, self._config.seed, parent.id, round_number, slot.attempt
-            ),
-            round=round_number,
-            attempt=slot.attempt,
+    def _decide(self, task: EvolvedTask) -> None:
+        self._statistics.add(task)
+        self._take(task)
+
+    def _draw(self, slots: Sequence[Slot], round_number: int) -> list[_Candidate]:
+        operations = draw.draw_operations(
+            self._config.operations,
+            self._config.quotas,
+            self._config.seed,
+            [(slot.task.id, slot.attempt) for slot in slots],
+            round_number,
         )
-        return _Candidate(parent, task)
+        return [
+            _Candidate(
+                slot.task,
+                EvolvedTask(
+                    id=f"{slot.task.root}/r{round_number}",
+                    instruction="",
+                    input="",
+                    output="",
+                    root=slot.task.root,
+                    parent=slot.task.id,
+                    operation=operation,
+                    round=round_number,
+                    attempt=slot.attempt,
+                ),
+            )
+            for slot, operation in zip(slots, operations, strict=True)
+        ]
 
     def _evolve(self, candidates: Sequence[_Candidate], round_number: int) -> None:
         prompts = [self._prompts.operations[one.task.operation].prompt(prompt_text(one.parent)) for one in candidates]
-        for one, result in zip(candidates, self._answers("evolve", candidates, prompts, round_number), strict=True):
+        calls = self._calls("evolve", candidates, prompts, round_number)
+        detectors = self._config.eliminate.detectors
+        for one, result in zip(candidates, self._results(calls, f"round {round_number}: evolve"), strict=True):
+            if result is None:
+                one.is_waiting = True
+                continue
             operation = self._prompts.operations[one.task.operation]
-            reason = eliminate.fault_of_evolution(prompt_text(one.parent), result, operation, self._config.detectors)
+            reason = eliminate.fault_of_evolution(prompt_text(one.parent), result, operation, detectors)
             one.update(instruction=result.text.strip(), rejected=reason)
-            if not reason and self._is_contaminated(one.task):
+            if not reason and self._checks.is_contaminated(one.task):
                 one.update(rejected=CONTAMINATED)
 
-    def _judge(self, candidates: Sequence[_Candidate], round_number: int) -> None:
+    def _judge_and_answer(self, candidates: Sequence[_Candidate], round_number: int) -> None:
+        """Asks for verdicts and answers: in turn, so that what is judged equal costs no answer, or together."""
         prompts = [
             self._prompts.judge.render(first=prompt_text(one.parent), second=prompt_text(one.task))
             for one in candidates
         ]
-        for one, result in zip(candidates, self._answers("judge", candidates, prompts, round_number), strict=True):
+        verdicts = self._calls("judge", candidates, prompts, round_number)
+        if self._config.calls.together:
+            answers = self._answer_calls(candidates, round_number)
+            results = self._results([*verdicts, *answers], f"round {round_number}: judge and answer")
+            self._take_verdicts(candidates, results[: len(verdicts)], round_number)
+            left = [
+                (one, result) for one, result in zip(candidates, results[len(verdicts) :], strict=True) if one.is_alive
+            ]
+            self._take_answers([one for one, _ in left], [result for _, result in left])
+        else:
+            results = self._results(verdicts, f"round {round_number}: judge")
+            self._take_verdicts(candidates, results, round_number)
+            alive = [one for one in candidates if one.is_alive]
+            answers = self._answer_calls(alive, round_number)
+            self._take_answers(alive, self._results(answers, f"round {round_number}: answer"))
+
+    def _take_verdicts(
+        self, candidates: Sequence[_Candidate], results: Sequence[GenerationResult | None], round_number: int
+    ) -> None:
+        for one, result in zip(candidates, results, strict=True):
+            if result is None:
+                one.is_waiting = True
+                continue
             verdict = eliminate.parse_verdict(result.text)
-            self._outcome.verdicts[verdict] += 1
+            self._statistics.add_verdict(round_number, verdict)
             if verdict == "equal":
                 one.update(rejected="judged_equal")
-            elif verdict == "unclear" and self._config.unclear_verdict == "reject":
+            elif verdict == "unclear" and self._config.eliminate.unclear_verdict == "reject":
                 one.update(rejected="judged_unclear")
 
-    def _answer(self, candidates: Sequence[_Candidate], round_number: int) -> None:
-        """Asks for each task with nothing around it: the instruction alone is the prompt."""
-        prompts = [prompt_text(one.task) for one in candidates]
-        for one, result in zip(candidates, self._answers("answer", candidates, prompts, round_number), strict=True):
-            reason = eliminate.fault_of_answer(result, self._config.detectors)
+    def _take_answers(self, candidates: Sequence[_Candidate], results: Sequence[GenerationResult | None]) -> None:
+        for one, result in zip(candidates, results, strict=True):
+            if result is None:
+                one.is_waiting = True
+                continue
+            reason = eliminate.fault_of_answer(result, self._config.eliminate.detectors)
             one.update(output=result.text.strip("\n").rstrip(), rejected=reason)
-            if not reason and self._is_contaminated(one.task):
+            if not reason and self._checks.is_contaminated(one.task):
                 one.update(rejected=CONTAMINATED)
+        alive = [one for one in candidates if one.is_alive]
+        faults = self._checks.faults_of_running([one.task.output for one in alive])
+        for one, fault in zip(alive, faults, strict=True):
+            one.update(rejected=fault)
 
-    def _answers(
+    def _reject_duplicates(self, candidates: Sequence[_Candidate]) -> None:
+        repeats = self._checks.near_duplicates([one.task for one in candidates])
+        for one, repeats_another in zip(candidates, repeats, strict=True):
+            if repeats_another:
+                one.update(rejected=NEAR_DUPLICATE)
+
+    def _answer_calls(self, candidates: Sequence[_Candidate], round_number: int) -> list[Call]:
+        """Asks for each task with nothing around it: the instruction alone is the prompt."""
+        return self._calls("answer", candidates, [prompt_text(one.task) for one in candidates], round_number)
+
+    def _calls(
         self, kind: str, candidates: Sequence[_Candidate], prompts: Sequence[str], round_number: int
-    ) -> list[GenerationResult]:
-        sampling: CallConfig = getattr(self._config, kind)
-        requests = [
-            GenerationRequest(
-                prompt=prompt,
-                seed=draw.sampling_seed(kind, self._config.seed, one.parent.id, round_number, one.task.attempt),
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
+    ) -> list[Call]:
+        sampling: CallConfig = getattr(self._config.calls, kind)
+        seed = self._config.seed
+        return [
+            Call(
+                kind,
+                round_number,
+                GenerationRequest(
+                    prompt=prompt,
+                    seed=draw.sampling_seed(kind, seed, one.parent.id, round_number, one.task.attempt),
+                    max_new_tokens=sampling.max_new_tokens,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                ),
             )
             for one, prompt in zip(candidates, prompts, strict=True)
         ]
-        return self._ask(kind, requests, f"round {round_number}: {kind}") if requests else []
 
-
-def _alive(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    return [one for one in candidates if not one.task.rejected]
+    def _results(self, calls: Sequence[Call], title: str) -> list[GenerationResult | None]:
+        return self._ask(calls, title) if calls else []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from jaxwiz.files import UserError
@@ -39,17 +40,23 @@ def read_seeds(path: Path) -> list[EvolvedTask]:
       RecordError: a line is no seed.
       SeedError: no seed at all, an empty instruction, an id given twice, or text that is not valid Unicode.
     """
-    tasks = [_task_of(seed, number, path) for number, seed in enumerate(read_records(path, Seed), start=1)]
+    return tasks_of(read_records(path, Seed), str(path))
+
+
+def tasks_of(seeds: Iterable[Seed], source: str) -> list[EvolvedTask]:
+    """Returns seeds as tasks of round 0; `source` names them in messages. Raises SeedError as `read_seeds`."""
+    tasks = [_task_of(seed, number, source) for number, seed in enumerate(seeds, start=1)]
     if not tasks:
-        raise SeedError(f"{path}: holds no seed; give at least one line with an 'instruction'")
-    ids = {task.id for task in tasks}
-    if len(ids) < len(tasks):
-        names = [task.id for task in tasks]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SeedError(f"{path}: id {twice!r} is given to two seeds; ids must differ")
+        raise SeedError(f"{source}: holds no seed; give at least one with an 'instruction'")
+    ids: set[str] = set()
+    for task in tasks:
+        if task.id in ids:
+            raise SeedError(f"{source}: id {task.id!r} is given to two seeds; ids must differ")
+        ids.add(task.id)
     for name in sorted(ids):
-        if re.sub(r"/r\d+$", "", name) in ids - {name}:
-            raise SeedError(f"{path}: id {name!r} would clash with an evolution of another seed; rename it")
+        evolution = re.fullmatch(r"(.*)/r\d+", name, re.DOTALL)
+        if evolution and evolution[1] in ids:
+            raise SeedError(f"{source}: id {name!r} would clash with an evolution of another seed; rename it")
     return tasks
 
 
@@ -58,14 +65,14 @@ def prompt_text(task: EvolvedTask) -> str:
     return f"{task.instruction}\n\n{task.input}" if task.input else task.instruction
 
 
-def _task_of(seed: Seed, number: int, path: Path) -> EvolvedTask:
+def _task_of(seed: Seed, number: int, source: str) -> EvolvedTask:
     name = seed.id or f"seed-{number:05d}"
     if not seed.instruction.strip():
-        raise SeedError(f"{path}: seed {name!r} has an empty instruction; remove it")
+        raise SeedError(f"{source}: seed {name!r} has an empty instruction; remove it")
     try:
         f"{name}{seed.instruction}{seed.input}{seed.output}".encode()
     except UnicodeEncodeError:
-        raise SeedError(f"{path}: seed {name!r} holds half a surrogate pair, which is no text; correct it") from None
+        raise SeedError(f"{source}: seed {name!r} holds half a surrogate pair, which is no text; correct it") from None
     return EvolvedTask(
         id=name,
         instruction=seed.instruction,

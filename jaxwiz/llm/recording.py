@@ -7,6 +7,7 @@ prompt itself is not stored; a 250,000-row run would otherwise hold every parent
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,24 @@ def read_recording(path: Path) -> Recording:
     Raises:
       RecordingError: the file cannot be read, or a whole line is no recorded answer.
     """
-    answers, whole_bytes = [], 0
+    lines = list(recorded_lines(path))
+    return Recording([answer for _, answer in lines if answer is not None], sum(length for length, _ in lines))
+
+
+def recorded_lines(path: Path) -> Iterator[tuple[int, RecordedAnswer | None]]:
+    """Yields (length in bytes, answer) of each whole line of a recording; None for an empty line.
+
+    Raises:
+      RecordingError: as `read_recording`.
+    """
     try:
         with open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
-                    break
-                whole_bytes += len(line)
-                if line.strip():
-                    answers.append(_parse_line(line, f"{path}:{number}"))
+                    return
+                yield len(line), parse_line(line, f"{path}:{number}") if line.strip() else None
     except OSError as error:
         raise RecordingError(f"{path}: cannot read the recording ({error.strerror}); check the path") from None
-    return Recording(answers, whole_bytes)
 
 
 def _fields(record: GenerationRequest | GenerationResult) -> dict[str, Any]:
@@ -86,7 +93,12 @@ def _fields(record: GenerationRequest | GenerationResult) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 
-def _parse_line(line: bytes, where: str) -> RecordedAnswer:
+def parse_line(line: bytes, where: str) -> RecordedAnswer:
+    """Returns the answer in a line of a recording.
+
+    Raises:
+      RecordingError: it is none; names `where`, "file:line".
+    """
     try:
         body = json.loads(line)
         key, model, kind = body.pop("key"), body.pop("model"), body.pop("kind")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jaxwiz.cli import main
+from jaxwiz.model.remat import POLICIES
 from jaxwiz.plan.chips import GIB
 
 pytestmark = [
@@ -48,7 +49,7 @@ def plan(tmp_path: Path, model: Path, topology: str, *more: str, overrides: tupl
     return code, json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("remat", ["none", "save_feed_forward", "full"])
+@pytest.mark.parametrize("remat", POLICIES)
 def test_a_small_model_compiles_under_every_policy(remat: str, small: Path, tmp_path: Path):
     overrides = (f"compute.remat={remat}", "batch.rows=16", "batch.micro_batches=2")
     code, found = plan(tmp_path, small, "v5e:2x4", overrides=overrides)

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxwiz.evolve.config import CallConfig, EvolveConfig
+from jaxwiz.evolve.config import CallConfig, CallsConfig, EliminateConfig, EvolveConfig
 from jaxwiz.llm.config import ReplayBackend
-from jaxwiz.llm.protocol import GenerationRequest, GenerationResult, OnResults
+from jaxwiz.llm.protocol import Activity, GenerationRequest, GenerationResult, OnResults
 from jaxwiz.llm.recording import request_key
 from tests.evolve.test_operations import HARD_TEXTS
 
@@ -41,13 +41,16 @@ class FakeGenerator:
 
     def __init__(self, reply: Reply = moody) -> None:
         self.reply = reply
+        self.activity = Activity()
         self.requests: list[GenerationRequest] = []
+        self.phases = 0
 
     @property
     def keys(self) -> list[str]:
         return [request_key(self.name, request) for request in self.requests]
 
     def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
+        self.phases += 1
         for start in reversed(range(0, len(requests), 2)):
             chunk = requests[start : start + 2]
             self.requests += chunk
@@ -76,8 +79,7 @@ def config_for(folder: Path, **changes) -> EvolveConfig:
         "generator": ReplayBackend(path=seeds),
         "operations": OPERATIONS,
         "rounds": 3,
-        "evolve": CallConfig(max_new_tokens=64),
-        "answer": CallConfig(max_new_tokens=65),
-        "decontaminate": (),
+        "calls": CallsConfig(evolve=CallConfig(max_new_tokens=64), answer=CallConfig(max_new_tokens=65)),
+        "eliminate": EliminateConfig(decontaminate=()),
     }
     return EvolveConfig(**{**fields, **changes})

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from jaxwiz.evolve.draw import draw_operation, draw_subset, sampling_seed, shuffled
+from jaxwiz.evolve.draw import draw_operation, draw_operations, draw_subset, sampling_seed, shuffled
 
 WEIGHTS = {"a/one": 1.0, "b/two": 2.0, "c/three": 1.0}
 ARGUMENTS = {"seed": 3, "item": "seed-00001", "round_number": 2, "attempt": 1}
@@ -49,3 +49,22 @@ def test_a_shuffle_depends_on_the_names_and_the_seed_alone():
     assert shuffled(names, 1) == shuffled(reversed(names), 1)
     assert sorted(shuffled(names, 1)) == sorted(names)
     assert shuffled(names, 1) != shuffled(names, 2) != names
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.05, 0.1, 0.9])
+def test_a_quota_bounds_an_operations_share_of_a_round_and_changes_no_other_draw(share: float):
+    items = [(f"seed-{number}", number % 3) for number in range(1000)]
+    free = draw_operations(WEIGHTS, {}, 0, items, 1)
+    assert free == [draw_operation(WEIGHTS, 0, name, 1, attempt) for name, attempt in items]
+    bounded = draw_operations(WEIGHTS, {"b/two": share}, 0, items, 1)
+    assert bounded.count("b/two") == min(free.count("b/two"), int(1000 * share))
+    moved = [(before, after) for before, after in zip(free, bounded, strict=True) if before != after]
+    assert {before for before, _ in moved} <= {"b/two"} and {after for _, after in moved} <= {"a/one", "c/three"}
+    if len(moved) > 200:
+        assert 0.3 < sum(after == "a/one" for _, after in moved) / len(moved) < 0.7
+
+
+def test_a_quotas_choice_does_not_depend_on_the_order_of_items():
+    items = [(f"seed-{number}", 0) for number in range(300)]
+    forwards = draw_operations(WEIGHTS, {"b/two": 0.1, "c/three": 0.2}, 0, items, 1)
+    assert draw_operations(WEIGHTS, {"b/two": 0.1, "c/three": 0.2}, 0, items[::-1], 1) == forwards[::-1]

@@ -3,8 +3,6 @@
 import pytest
 
 from jaxwiz.evolve.eliminate import (
-    answered_instead,
-    asks_back,
     fault_of_answer,
     fault_of_evolution,
     is_apology,
@@ -102,6 +100,7 @@ def test_punctuation_and_stop_words_alone_are_no_content(response, empty):
         ("Here is the Given\nPrompt again.", True),
         ("If it asks about an issue, ask about that issue in more depth and more breadth. Sort.", True),
         ("Turn the prompt below into one that strong assistants find hard.", True),
+        ("Created prompt: sort a list.", True),
         ("Rewrite the given prompts.", False),
         ("Write a shell prompt.", False),
         ("Turn the prompt below into one.", False),
@@ -115,48 +114,6 @@ def test_wording_that_stood_in_the_parent_is_no_leak():
     parent = "Explain the words 'given prompt' to a child."
     assert not leaks_prompt(f"{parent} Use ten words.", parent, OPERATION)
     assert leaks_prompt(f"{parent} Rewritten prompt.", parent, OPERATION)
-
-
-@pytest.mark.parametrize(
-    ("evolved", "answered"),
-    [
-        ("```python\npass\n```", True),
-        ("Below:\n```python\npass\n```", False),
-        ("def f():\n    return 1", True),
-        ("import os", True),
-        ("from math import sqrt", True),
-        ("Here's a Python function that sorts:", True),
-        ("Here is one possible solution.", True),
-        ("Sure, let me do that.", True),
-        ("Here is a list of numbers; sort it.", False),
-        ("From a file, read lines.", False),
-        ("Import a CSV file and sum up a column.", False),
-        ("Define a class.", False),
-    ],
-)
-def test_an_answer_in_place_of_a_rewriting_begins_like_one(evolved, answered):
-    assert answered_instead(evolved, "Sort a list.") is answered
-
-
-def test_a_parent_that_begins_with_code_may_have_children_that_do():
-    assert not answered_instead("def f(x): return x  # make it total", "def f(x): pass  # complete")
-
-
-@pytest.mark.parametrize(
-    ("response", "asks"),
-    [
-        ("Understood. What shall I do?", True),
-        ("Thank you! Which list?", True),
-        ("Sure, which one?\n", True),
-        ("Could you Please\nprovide the code.", True),
-        ("Sure, here it is.", False),
-        ("Surely you know? Yes?", False),
-        ("Why? Thank you?", False),
-        ("It pleases providers.", False),
-    ],
-)
-def test_asking_back_is_found(response, asks):
-    assert asks_back(response) is asks
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from jaxwiz.evolve import engine
+from jaxwiz.evolve.account import Account
+from jaxwiz.evolve.checks import Checks
+from jaxwiz.evolve.config import EliminateConfig
 from jaxwiz.evolve.operations import load_prompts
 from jaxwiz.evolve.pool import SeedError, read_seeds
+from jaxwiz.evolve.rows import Evolution
 from jaxwiz.llm.protocol import GenerationResult
 from jaxwiz.records import EvolvedTask
-from tests.evolve.fakes import OPERATIONS, config_for
+from tests.evolve.fakes import config_for
 
 GOOD = {"evolve": lambda title, prompt: f"A task of {title}.", "judge": "Not Equal", "answer": "An answer."}
 
@@ -22,12 +26,12 @@ class Script:
         self.replies = {**GOOD, **replies}
         self.asked: list[tuple[str, str]] = []  # (title, prompt)
 
-    def __call__(self, kind, requests, title):
+    def __call__(self, calls, title):
         results = []
-        for request in requests:
-            self.asked.append((title, request.prompt))
-            reply = self.replies[kind]
-            reply = reply(title, request.prompt) if callable(reply) else reply
+        for call in calls:
+            self.asked.append((title, call.request.prompt))
+            reply = self.replies[call.kind]
+            reply = reply(title, call.request.prompt) if callable(reply) else reply
             results.append(reply if isinstance(reply, GenerationResult) else GenerationResult(reply, "stop", 1, 1))
         return results
 
@@ -40,9 +44,15 @@ def seed(name: str, **fields) -> EvolvedTask:
     return EvolvedTask(**{**base, "operation": "seed", "round": 0, "attempt": 0, **fields})
 
 
-def evolve(tmp_path: Path, script: Script, *seeds: EvolvedTask, is_contaminated=lambda task: False, **changes):
+def evolve(tmp_path: Path, script: Script, *seeds: EvolvedTask, is_contaminated=None, **changes) -> Evolution:
     config = config_for(tmp_path, **changes)
-    return engine.evolve(seeds, config, load_prompts(OPERATIONS), script, is_contaminated)
+    outcome = Evolution()
+    with Checks(config.eliminate, tmp_path) as checks:
+        if is_contaminated:
+            checks.is_contaminated = is_contaminated
+        statistics = engine.evolve(seeds, config, load_prompts(config.operations), script, checks, outcome.add)
+    outcome.statistics = statistics.to_json(Account(), "script", config.rounds)
+    return outcome
 
 
 def test_an_accepted_child_is_the_parent_of_the_next_round(tmp_path: Path):
@@ -111,9 +121,15 @@ def test_an_answers_indentation_is_kept(tmp_path: Path):
 @pytest.mark.parametrize(("unclear_verdict", "rejected"), [("keep", []), ("reject", ["judged_unclear"])])
 def test_an_unclear_verdict_is_counted_and_does_what_the_config_says(tmp_path: Path, unclear_verdict, rejected):
     script = Script(judge="Both ask for a list.")
-    outcome = evolve(tmp_path, script, seed("s"), rounds=1, unclear_verdict=unclear_verdict)
+    outcome = evolve(
+        tmp_path,
+        script,
+        seed("s"),
+        rounds=1,
+        eliminate=EliminateConfig(decontaminate=(), unclear_verdict=unclear_verdict),
+    )
     assert [task.rejected for task in outcome.rejected] == rejected
-    assert outcome.verdicts == {"equal": 0, "not_equal": 0, "unclear": 1}
+    assert outcome.statistics["rounds"][0]["verdicts"] == {"equal": 0, "not_equal": 0, "unclear": 1}
 
 
 def test_a_seed_without_output_is_answered_first(tmp_path: Path):

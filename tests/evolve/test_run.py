@@ -1,5 +1,6 @@
 """The stage as a whole: the same bytes whatever the concurrency, and wherever it was killed."""
 
+import dataclasses
 import random
 import time
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from jaxwiz import files
 from jaxwiz.config import load_config, read_config_file
 from jaxwiz.evolve import run as stage
-from jaxwiz.evolve.config import EvolveConfig
+from jaxwiz.evolve.config import BudgetConfig, EliminateConfig, EvolveConfig
 from jaxwiz.llm.config import OpenAIBackend, ReplayBackend
+from jaxwiz.llm.protocol import GenerationRequest, GenerationResult
 from jaxwiz.records import EvolvedTask, read_records
 from jaxwiz.stages import STAGES
 from jaxwiz.step import parse_stage_config, run_step
-from tests.evolve.fakes import FakeGenerator, config_for, write_seeds
+from tests.evolve.fakes import FakeGenerator, config_for, moody, write_seeds
 from tests.llm.scripted_server import chat, scripted_server
 
 RESULTS = STAGES["evolve"].results
@@ -52,12 +54,12 @@ def test_killed_after_any_line_a_restart_ends_alike_and_asks_nothing_twice(unint
     config, generator, results, journal = uninterrupted
     lines = journal.splitlines(keepends=True)
     for count in range(len(lines) + 1):
-        for torn in (b"",) if count == len(lines) else (b"", lines[count][:1], lines[count][:-1]):
-            (config.out / "journal.jsonl").write_bytes(b"".join(lines[:count]) + torn)
-            again = FakeGenerator()
-            assert run_with(again, config, monkeypatch) == results
-            assert set(again.keys) == set(generator.keys) - {line[9:73].decode() for line in lines[:count]}
-            assert len(again.keys) == len(lines) - count
+        torn = (b"", lines[count][:1], lines[count][:-1])[count % 3] if count < len(lines) else b""
+        (config.out / "journal.jsonl").write_bytes(b"".join(lines[:count]) + torn)
+        again = FakeGenerator()
+        assert run_with(again, config, monkeypatch) == results
+        assert set(again.keys) == set(generator.keys) - {line[9:73].decode() for line in lines[:count]}
+        assert len(again.keys) == len(lines) - count
 
 
 def test_a_run_can_be_replayed_from_its_journal_alone(uninterrupted, tmp_path: Path, monkeypatch):
@@ -79,9 +81,6 @@ def test_another_seed_makes_another_set(uninterrupted, tmp_path: Path, monkeypat
 def test_one_in_flight_and_64_under_random_latencies_make_the_same_bytes(tmp_path: Path, monkeypatch):
     pytest.importorskip("openai")
     monkeypatch.setenv("TEST_KEY", "k")
-    from jaxwiz.llm.protocol import GenerationRequest
-    from tests.evolve.fakes import moody
-
     latencies = random.Random(0)
 
     def script(prompt: str, before: int):
@@ -89,12 +88,16 @@ def test_one_in_flight_and_64_under_random_latencies_make_the_same_bytes(tmp_pat
         result = moody(GenerationRequest(prompt, 0, 1, 0.0, 1.0))
         return chat(result.text, result.finish_reason)
 
-    write_seeds(tmp_path / "seeds.jsonl", count=12)
+    write_seeds(tmp_path / "seeds.jsonl", count=16)
+    chosen = {"quotas": {"in_depth/deepen": 0.2}, "rounds": 2}
+    chosen["eliminate"] = EliminateConfig(
+        decontaminate=(), detectors=("answered_instead", "asks_back", "added_words_only", "near_duplicate")
+    )
     with scripted_server(script) as server:
         outcomes = []
         for in_flight in (1, 64):
             backend = OpenAIBackend(base_url=server.url, model="m", api_key_env="TEST_KEY", max_in_flight=in_flight)
-            config = config_for(tmp_path, out=tmp_path / str(in_flight), generator=backend, rounds=2)
+            config = config_for(tmp_path, out=tmp_path / str(in_flight), generator=backend, **chosen)
             outcomes.append(results_of(stage.run(config)))
     assert outcomes[0] == outcomes[1]
     assert server.most_at_once > 1
@@ -116,7 +119,7 @@ def test_a_benchmark_task_among_the_seeds_is_rejected(tmp_path: Path, monkeypatc
     problem = load_humaneval()["HumanEval/4"]
     seeds = [Seed(instruction="Sort a list.", output="sorted(x)"), Seed(instruction=problem.prompt, output="x")]
     write_records(tmp_path / "seeds.jsonl", seeds)
-    config = config_for(tmp_path, decontaminate=(HumanEvalConfig(),), rounds=1)
+    config = config_for(tmp_path, eliminate=EliminateConfig(decontaminate=(HumanEvalConfig(),)), rounds=1)
     run_with(FakeGenerator(), config, monkeypatch)
     lost = next(read_records(config.out / "rejected.jsonl", EvolvedTask))
     assert (lost.id, lost.rejected) == ("seed-00002", "contaminated")
@@ -128,6 +131,16 @@ def test_check_counts_seeds_and_bounds_the_calls(tmp_path: Path):
     assert [finding.level for finding in findings] == ["ok", "ok"]
     assert "7, of which 4 have no output" in findings[0].message
     assert "at most 22 calls" in findings[1].message  # 3 rounds x 2 items x 3 calls + 4 answers
+
+
+def test_check_warns_of_a_budget_below_the_estimate(tmp_path: Path):
+    small, large = (BudgetConfig(max_tokens=tokens) for tokens in (100, 10**9))
+    warnings = [
+        finding.message for finding in stage.check(config_for(tmp_path, budget=small)) if finding.level == "warning"
+    ]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("budget.max_tokens = 100: the run is estimated at ")
+    assert {finding.level for finding in stage.check(config_for(tmp_path, budget=large))} == {"ok"}
 
 
 def test_check_names_what_is_wrong(tmp_path: Path, monkeypatch):
@@ -162,3 +175,80 @@ def test_a_config_without_operations_or_with_an_odd_weight_is_refused(tmp_path: 
     )
     with pytest.raises(files.UserError, match=r"operations\.in_depth/deepen = 0.*greater than 0"):
         load_config(path, EvolveConfig)
+
+
+def test_verdict_and_answer_asked_together_make_the_same_rows_in_fewer_phases(tmp_path: Path, monkeypatch):
+    rows = []
+    for together in (False, True):
+        config = config_for(tmp_path, out=tmp_path / f"{together}")
+        generator = FakeGenerator()
+        run_with(
+            generator,
+            dataclasses.replace(config, calls=dataclasses.replace(config.calls, together=together)),
+            monkeypatch,
+        )
+        rows.append([(config.out / name).read_bytes() for name in ("evolved.jsonl", "rejected.jsonl")])
+        assert generator.phases == 1 + config.rounds * (2 if together else 3)
+    assert rows[0] == rows[1]
+
+
+def test_runs_that_share_a_journal_ask_only_what_is_new(uninterrupted, tmp_path: Path, monkeypatch):
+    config, generator, results, _ = uninterrupted
+    shared = tmp_path / "shared.jsonl"
+    asked = []
+    for rounds in (1, 2, 3):
+        again = FakeGenerator()
+        one = dataclasses.replace(config, out=tmp_path / f"to-{rounds}", rounds=rounds, journal=str(shared))
+        made = run_with(again, one, monkeypatch)
+        asked += again.keys
+        assert not (one.out / "journal.jsonl").exists()
+    assert made == results
+    assert sorted(asked) == sorted(generator.keys)
+    # Any round's set can be rebuilt from the journal alone.
+    monkeypatch.undo()
+    replayed = dataclasses.replace(
+        one, out=tmp_path / "rebuilt", rounds=2, generator=ReplayBackend(path=shared), journal=""
+    )
+    assert results_of(stage.run(replayed)) == results_of(tmp_path / "to-2")
+
+
+def test_what_says_how_fast_to_ask_does_not_begin_a_run_anew(tmp_path: Path, monkeypatch):
+    from jaxwiz.step import step_state
+
+    monkeypatch.setenv("TEST_KEY", "k")
+    backend = OpenAIBackend(base_url="http://localhost/v1", model="m", api_key_env="TEST_KEY")
+    config = config_for(tmp_path, generator=backend)
+    before = step_state(STAGES["evolve"], config).fingerprint
+    changes = ({"max_in_flight": 1}, {"timeout_s": 1.0}, {"requests_per_minute": 5}, {"api_key_env": "OTHER"})
+    for change in changes:
+        other = dataclasses.replace(config, generator=dataclasses.replace(backend, **change))
+        assert step_state(STAGES["evolve"], other).fingerprint == before
+    other = dataclasses.replace(config, generator=dataclasses.replace(backend, model="other"))
+    assert step_state(STAGES["evolve"], other).fingerprint != before
+
+
+def test_memory_holds_the_pool_and_not_what_was_decided(tmp_path: Path, monkeypatch):
+    """Rows and answers of 20 rounds would be 10 times those of two."""
+    import tracemalloc
+
+    def reply(request: GenerationRequest) -> GenerationResult:
+        result = moody(request)
+        return dataclasses.replace(result, text=result.text + 20_000 * "x")
+
+    peaks = []
+    for rounds in (2, 20):
+        generator = FakeGenerator(reply)
+        generator.requests = NoList()
+        monkeypatch.setattr(stage, "make_generator", lambda backend, work, generator=generator: generator)
+        tracemalloc.start()
+        stage.run(config_for(tmp_path, out=tmp_path / str(rounds), rounds=rounds))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
+
+
+class NoList(list):
+    """Forgets what is put in."""
+
+    def __iadd__(self, other):
+        return self
