@@ -100,13 +100,9 @@ def test_a_run_killed_twice_ends_bit_for_bit_as_an_uninterrupted_one(config: Tra
     assert all(jax.tree.leaves(jax.tree.map(lambda one, other: bool((one == other).all()), resumed, whole)))
 
 
-@pytest.mark.parametrize(
-    ("mesh", "micro_batches"), [(MeshConfig(fsdp=8), 1), (MeshConfig(data=2, fsdp=2, tensor=2), 2)], ids=str
-)
-def test_eight_devices_give_the_losses_of_one(
-    config: TrainConfig, finished: Path, mesh: MeshConfig, micro_batches: int, tmp_path: Path
-) -> None:
-    batch = BatchConfig(rows=8, micro_batches=micro_batches)
+def test_eight_devices_give_the_losses_of_one(config: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    """One mesh through the whole stage; tests/train/test_mesh_curve.py has the others."""
+    mesh, batch = MeshConfig(data=2, fsdp=2, tensor=2), BatchConfig(rows=8, micro_batches=2)
     sharded = dataclasses.replace(config, out=tmp_path / "sharded", mesh=mesh, batch=batch)
     done = run_in_process(sharded, devices=8)
     assert done.returncode == 0, done.stderr
