@@ -53,8 +53,7 @@ def pipeline_config(folder: Path, tokenizer: Path) -> dict:
                 "operations": {"in_depth/add_constraints": 1.0, "in_breadth/rarer_topic": 1.0},
                 "rounds": 2,
                 "items_per_round": 4,
-                "evolve": call,
-                "answer": call,
+                "calls": {"evolve": call, "answer": call},
             },
         ),
         "data": (
