@@ -1,4 +1,4 @@
-"""Plans of WizardCoder's recipe on six TPU pods that nobody here has: does it fit, and what bounds its speed.
+"""Plans of WizardCoder's recipe on TPU pods that nobody here has: does it fit, and what bounds its speed.
 
     .venv-aot/bin/python benchmarks/plan.py                                   all rows, 2 to 5 minutes each
     .venv-aot/bin/python benchmarks/plan.py --only wizardcoder-7b-v5e-16      one row; the others stay as they were
@@ -29,6 +29,7 @@ ROWS = {  # recipe in configs/train: model in configs/model, topology, slices
     "wizardcoder-34b-v5p-128": ("codellama-python-34b", "v5p:4x4x4", 1),
     "wizardcoder-34b-v4-128": ("codellama-python-34b", "v4:4x4x4", 1),
     "wizardcoder-34b-2xv5e-256": ("codellama-python-34b", "v5e:16x16", 2),
+    "wizardcoder-33b-v5p-128": ("deepseek-coder-33b", "v5p:4x4x4", 1),
     "wizardcoder-70b-v6e-256": ("codellama-python-70b", "v6e:16x16", 1),
 }
 
