@@ -1,9 +1,8 @@
 """The local JAX model as a text generator.
 
-Requests are cut into batches in their order. After a kill the journal holds whole batches, so a restart forms the same
-batches again; and even where a batch was journaled in part, the sampler promises that a row's text does not depend on
-the other rows, because every batch has the same shape. The sampler is found by name and only when first needed, so this
-package neither imports it nor JAX.
+Answers are reported as they come. After a kill a restart asks for the rest alone, which makes no difference: the
+sampler promises that an answer does not depend on the other requests. The sampler is found by name and only when first
+needed, so this package neither imports it nor JAX.
 """
 
 import importlib
@@ -12,27 +11,27 @@ from typing import Protocol
 
 from jaxwiz import files
 from jaxwiz.llm.config import JaxBackend
-from jaxwiz.llm.protocol import Activity, GenerationError, GenerationRequest, GenerationResult, OnResults
+from jaxwiz.llm.protocol import Activity, GenerationError, GenerationRequest, OnResults
 
 SAMPLER = "jaxwiz.sample.generator:LocalGenerator"
 
 
-class BatchSampler(Protocol):
+class Sampler(Protocol):
     """What the sampler must offer."""
 
-    def generate_batch(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        """Returns the answers to at most `batch_size` requests, in their order."""
+    def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
+        """Answers all requests; see `TextGenerator`."""
 
 
 class JaxGenerator:
-    """Answers with a checkpoint of ours, batch by batch.
+    """Answers with a checkpoint of ours.
 
     Attributes:
       name: hash of the checkpoint's description, with the template and the shapes, on which last bits depend. The
         contents of the weights are guarded by the step's fingerprint; hashing gigabytes here as well would be waste.
     """
 
-    def __init__(self, config: JaxBackend, sampler: BatchSampler | None = None) -> None:
+    def __init__(self, config: JaxBackend, sampler: Sampler | None = None) -> None:
         description = config.checkpoint / "model.json"
         if not description.is_file():
             raise GenerationError(
@@ -46,16 +45,11 @@ class JaxGenerator:
         self._sampler = sampler
 
     def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
-        """Answers all requests in batches of `batch_size`; see `TextGenerator`."""
-        if not requests:
-            return
-        sampler = self._loaded_sampler()
-        for start in range(0, len(requests), self._config.batch_size):
-            batch = requests[start : start + self._config.batch_size]
-            results = sampler.generate_batch(batch)
-            on_results({start + row: result for row, result in zip(range(len(batch)), results, strict=True)})
+        """Answers all requests; see `TextGenerator`."""
+        if requests:
+            self._loaded_sampler().generate_all(requests, on_results)
 
-    def _loaded_sampler(self) -> BatchSampler:
+    def _loaded_sampler(self) -> Sampler:
         if self._sampler is None:
             module, _, name = SAMPLER.partition(":")
             sampler_class = getattr(importlib.import_module(module), name)

@@ -95,13 +95,3 @@ def packed_mask(length: int, segment_ids: jax.Array | None) -> jax.Array:
     if segment_ids is None:
         return causal
     return causal & (segment_ids[:, :, None] == segment_ids[:, None, :])
-
-
-def slot_mask(positions: jax.Array, slots: int) -> jax.Array:
-    """Returns the mask of queries over cache slots, bool [B, T, S]: a query at position p sees slots 0 to p.
-
-    Args:
-      positions: int32 [B, T].
-      slots: S.
-    """
-    return jnp.arange(slots)[None, None, :] <= positions[:, :, None]

@@ -1,6 +1,6 @@
 """The Llama decoder's forward pass, as pure functions of a parameter dict.
 
-Two ways through the same layers: `hidden_states` for whole (packed) rows, `cached_hidden_states` for prefill, decode.
+`hidden_states` takes whole (packed) rows; what reads and writes a cache of keys and values is `model/inference.py`.
 Layers are scanned over their stacked parameters, so compile time and program size do not grow with depth. Weights are
 cast to the compute dtype where they are used; norms, rotations and softmax run in float32.
 """
@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from jaxwiz.model.attention import PackedAttention, attention, blocked_attention, slot_mask
-from jaxwiz.model.cache import KVCache
+from jaxwiz.model.attention import PackedAttention, blocked_attention
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.embedding import look_up
 from jaxwiz.model.layers import DecoderLayer, RMSNorm
@@ -78,58 +77,6 @@ def hidden_states(
         for index in range(config.num_layers):
             x, _ = layer(x, jax.tree.map(operator.itemgetter(index), layers))
     return _final_norm(params, config, placed(x))
-
-
-def cached_hidden_states(
-    params: Params,
-    config: LlamaConfig,
-    tokens: jax.Array,
-    positions: jax.Array,
-    cache: KVCache,
-    *,
-    row_lengths: jax.Array | None = None,
-    compute_dtype: jnp.dtype = jnp.float32,
-    adapters: Adapters | None = None,
-) -> tuple[jax.Array, KVCache]:
-    """Returns the normed final hidden states [B, T, D] and the cache with these tokens' keys and values written.
-
-    Args:
-      params: parameters as `model/params.py` lays them out.
-      config: the model's shape.
-      tokens: int32 [B, T].
-      positions: int32 [B, T], below S; token t of row b writes slot positions[b, t] and sees slots up to it.
-      cache: keys and values of earlier tokens; donate it to update in place.
-      row_lengths: int32 [B], how many tokens each row will have in the end, the same in every call; matters under
-        `dynamic` rope scaling only. None: as many as the cache has slots.
-      compute_dtype: dtype of matmuls and activations.
-      adapters: low-rank corrections of the projections; None: there are none.
-    """
-    B, S = tokens.shape[0], cache.k.shape[2]
-    turn = rotation(config, positions, row_lengths=jnp.full(B, S) if row_lengths is None else row_lengths)
-    mask = slot_mask(positions, S)
-    rows = jnp.arange(B)[:, None]
-
-    def layer(
-        carry: tuple[jax.Array, KVCache], scanned: tuple[jax.Array, Params, Adapters | None]
-    ) -> tuple[tuple, None]:
-        x, cache = carry
-        index, layer_params, layer_adapters = scanned
-
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            nonlocal cache
-            cache = KVCache(
-                cache.k.at[index, rows, positions].set(k.astype(cache.k.dtype)),
-                cache.v.at[index, rows, positions].set(v.astype(cache.v.dtype)),
-            )
-            return attention(q, cache.k[index].astype(q.dtype), cache.v[index].astype(q.dtype), mask)
-
-        x = _layer_module(config, layer_params, compute_dtype)(x, turn, attend, layer_adapters)
-        return (x, cache), None
-
-    x = _embed(params, tokens, compute_dtype)
-    layers = (jnp.arange(config.num_layers), params["layers"], adapters and adapters.by_layer(config.num_layers))
-    (x, cache), _ = jax.lax.scan(layer, (x, cache), layers)
-    return _final_norm(params, config, x), cache
 
 
 def logits(params: Params, config: LlamaConfig, hidden: jax.Array) -> jax.Array:

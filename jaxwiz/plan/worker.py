@@ -16,13 +16,15 @@ import jax.numpy as jnp
 
 from jaxwiz.checkpoint.train_state import abstract_like
 from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
-from jaxwiz.model.cache import KVCache
-from jaxwiz.model.params import abstract_params, count_params, param_specs
+from jaxwiz.model.inference import inference_weights, weight_shardings
+from jaxwiz.model.pages import cache_shardings, init_pages
+from jaxwiz.model.params import count_params, init_params
 from jaxwiz.plan.request import Compiled, Request
-from jaxwiz.sample.decode import DecodeState, RowLimits, decode_block
-from jaxwiz.sample.sampling import SamplingRows
+from jaxwiz.sample.decode import DecodeState, Model, decode_block
+from jaxwiz.sample.pace import PAGE_TOKENS
+from jaxwiz.sample.slots import slot_rows
 from jaxwiz.sharding.mesh import make_mesh
-from jaxwiz.sharding.rules import batch_sharding, param_shardings, replicated, sharding_of
+from jaxwiz.sharding.rules import batch_sharding, replicated
 from jaxwiz.train.loss import Objective
 from jaxwiz.train.optimizer import learning_rate_schedule, make_optimizer
 from jaxwiz.train.state import abstract_state, state_shardings, trained_specs
@@ -117,21 +119,28 @@ def _train_step(request: Request, mesh: jax.sharding.Mesh) -> tuple[jax.stages.L
 def _decode_step(request: Request, mesh: jax.sharding.Mesh) -> tuple[jax.stages.Lowered, dict[str, int], str]:
     assert request.decode is not None
     model, shape, dtype = request.model, request.decode, jnp.dtype(request.train.compute.dtype)
-    specs = param_specs(model)
-    params = abstract_like(abstract_params(model, dtype), param_shardings(mesh, specs))
-    dims = (model.num_layers, shape.rows, shape.slots, model.num_kv_heads, model.head_dim)
-    axes = ("layers", "batch", "length", "kv_heads", "head_dim")
-    entries: Any = jax.ShapeDtypeStruct(dims, dtype, sharding=sharding_of(mesh, "cache", dims, axes))
+    weights = jax.eval_shape(
+        lambda: inference_weights(init_params(model, jax.random.key(0)), model, request.train.compute.dtype)
+    )
+    weights = abstract_like(weights, weight_shardings(weights, mesh))
+    columns = -(-shape.slots // PAGE_TOKENS)
+    cache = jax.eval_shape(lambda: init_pages(model, shape.rows * columns, PAGE_TOKENS, dtype))
+    cache = abstract_like(cache, cache_shardings(cache, mesh))
 
-    def rows(dtype: Any, *more: int) -> Any:
-        return jax.ShapeDtypeStruct((shape.rows, *more), dtype, sharding=replicated(mesh))
+    def rows(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
 
-    state = DecodeState(KVCache(entries, entries), rows(jnp.int32), rows(jnp.int32), rows(jnp.bool_))
-    sampling = SamplingRows(rows(jnp.float32), rows(jnp.int32), rows(jnp.float32), rows(jnp.uint32, 2))
-    ends: Any = jax.ShapeDtypeStruct((_END_TOKENS,), jnp.int32, sharding=replicated(mesh))
-    limits = RowLimits(sampling, ends, rows(jnp.int32))
-    lowered = decode_block.lower(params, model, state, limits, steps=_DECODE_STEPS, compute_dtype=dtype)
-    return lowered, {"weights": _device_bytes(params), "cache": _device_bytes(state.cache)}, "cached"
+    state = DecodeState(
+        cache,
+        rows(jax.ShapeDtypeStruct((shape.rows, model.hidden_size), dtype)),
+        rows(jax.ShapeDtypeStruct((shape.rows, model.vocab_size), jnp.bool_)),
+    )
+    slots = jax.tree.map(rows, slot_rows([None] * shape.rows, columns, model.vocab_size))
+    lowered = decode_block.lower(
+        Model(weights, mesh=mesh), model, state, slots, rows(jax.ShapeDtypeStruct((_END_TOKENS,), jnp.int32)),
+        steps=_DECODE_STEPS, columns=columns, vocab_size=model.vocab_size,
+    )  # fmt: skip
+    return lowered, {"weights": _device_bytes(weights), "cache": _device_bytes(cache)}, "paged"
 
 
 def _device_bytes(tree: Any) -> int:

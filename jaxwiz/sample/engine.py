@@ -1,91 +1,60 @@
-"""Generates answers to a batch of prompts: the host's side of `sample/decode.py`.
+"""Keeps the device full: requests wait, take a slot, have their prompt read in chunks, decode in blocks, and leave.
 
-A batch always has the same number of rows (short ones are filled with rows that are done at once), and the cache grows
-with the longest row in steps of 128 slots, so few distinct programs are compiled, and none after the first batches.
-No row's result depends on the others: in float32 on a CPU its bits are equal whatever the rest of the batch is.
+The host's side of `sample/decode.py`. `step` is one round trip: free slots are given to waiting requests, a number of
+prompt tokens is read, and all slots that have read theirs decode a block of steps. The host then looks for end tokens
+and stop strings; what a block drew behind one is dropped, so block length never shows in a result.
 
-Between blocks of decode steps the host decodes what was written, looks for stop strings, cuts exactly at the first, and
-marks such rows done. What a block wrote behind a stop string is dropped, so block length never shows in a result.
-Rows are not refilled while others of their batch go on.
+The cache is paged (`model/pages.py`): a request holds pages for the tokens that it has, not for those that it may come
+to have, and whole pages of a prompt that were read once are not read again by requests that begin with the same tokens.
+A request is admitted only if the cache could grow to hold its longest answer, so none ever has to be put off again.
+
+In float32 on a CPU a request's result is equal to the bit whatever the engine does beside it and whenever it came: all
+slots decode in one shape, a prompt is cut into chunks by its own length and read alone, and attention adds a row's
+pages one by one. On accelerators the number of pages attended to at once follows the longest row, and near-ties may
+fall otherwise.
 """
 
-import dataclasses
+import collections
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from jaxwiz.checkpoint.weights import load_model_config, load_weights, tokenizer_folder
-from jaxwiz.model.cache import init_cache
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.inference import compute_dtype, inference_weights
+from jaxwiz.model.lora import Adapters
+from jaxwiz.model.pages import init_pages
 from jaxwiz.model.params import Params
+from jaxwiz.model.rope_config import DynamicScaling
 from jaxwiz.sample.decode import (
-    NO_TOKEN,
     DecodeState,
-    RowLimits,
-    begin_decode,
+    Model,
     decode_block,
     lengthen_cache,
     prefill_chunk,
+    score_chunk,
+    set_seen,
 )
-from jaxwiz.sample.prompts import Prompter
-from jaxwiz.sample.sampling import SamplingRows, seed_words
-from jaxwiz.text.tokenizer import Tokenizer, load_tokenizer
-
-PREFILL_CHUNK_TOKENS = 64
-STEPS_PER_BLOCK = 16
-CACHE_STEP_SLOTS = 128  # a multiple of PREFILL_CHUNK_TOKENS
+from jaxwiz.sample.pace import ELSEWHERE, ON_CPU, PAGE_TOKENS
+from jaxwiz.sample.page_table import NoPageError, PageTable
+from jaxwiz.sample.placement import Placement
+from jaxwiz.sample.requests import Answer, Request, RequestError, Statistics, TokenEvent, joined, require_answerable
+from jaxwiz.sample.slots import Slot, slot_rows
+from jaxwiz.text.tokenizer import Tokenizer
 
 OnBlock = Callable[[int, int], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One prompt to answer.
-
-    Attributes:
-      prompt: its ids, at least one.
-      max_new_tokens: most tokens of the answer, at least 1; the end token counts.
-      temperature: 0 takes the most probable token.
-      top_k: draw from that many most probable tokens; 0: all.
-      top_p: draw from the most probable tokens that together reach this probability; 1: all.
-      seed: in [0, 2**64); with prompt and settings it fixes the answer.
-      stop: texts that end the answer and are no part of it.
-    """
-
-    prompt: Sequence[int]
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What was generated for one request.
-
-    Attributes:
-      text: the answer, without control tokens and cut before the stop string.
-      tokens: the ids generated, up to and with the end token or the token that completed the stop string.
-      finish_reason: "stop" (end token or stop string) or "length" (cut at max_new_tokens).
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: str
-
-
 class Engine:
-    """Answers batches of at most `batch_size` requests.
+    """Answers requests with one model. Not thread-safe: one thread makes all calls.
 
     Attributes:
       config: the model's shape.
       tokenizer: the model's tokenizer.
-      batch_size: rows of every batch.
+      slots: requests that can be under way at once.
     """
 
     def __init__(
@@ -94,195 +63,314 @@ class Engine:
         config: LlamaConfig,
         tokenizer: Tokenizer,
         *,
-        batch_size: int,
+        slots: int,
         end_ids: Sequence[int] | None = None,
-        compute_dtype: jnp.dtype = jnp.float32,
+        weights_dtype: str = "float32",
+        cache_dtype: str = "float32",
+        adapters: Adapters | None = None,
+        vocab_size: int | None = None,
+        cache_tokens: int | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
-        self.config = config
-        self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        # One device for all, named outright: arrays that are merely there by default would compile a second time.
-        self._device = jax.devices()[0]
-        self._params = jax.device_put(params, self._device)
-        self._end_ids = tuple(end_ids) if end_ids is not None else (tokenizer.eos_id,)
-        self._dtype = compute_dtype
-
-    def generate(self, requests: Sequence[Request], on_block: OnBlock | None = None) -> list[Answer]:
-        """Returns the answer to each request, in order.
+        """Lays the weights out for generation; `params` are not needed afterwards.
 
         Args:
-          requests: at most `batch_size`.
-          on_block: called after prefill and after each block with (tokens added, answers finished) since the last call.
-
-        Raises:
-          ValueError: too many requests, an empty prompt, or one that with its answer exceeds the model's positions.
+          params: as `model/params.py` lays them out.
+          config: the model's shape.
+          tokenizer: the model's tokenizer.
+          slots: requests that can be under way at once.
+          end_ids: tokens that end an answer; None: the tokenizer's EOS.
+          weights_dtype: "float32", "bfloat16" or "int8".
+          cache_dtype: likewise.
+          adapters: low-rank corrections of the projections.
+          vocab_size: the vocabulary without rows that only pad it, which are never drawn; None: there are none.
+          cache_tokens: most tokens that the cache grows to; None: as many as the slots can come to need.
+          mesh: devices to split weights and cache over; None: the first device.
         """
-        self._require_fit(requests)
-        if not requests:
-            return []
-        rows = [_Row(request, self.tokenizer, self._end_ids) for request in requests]
-        state, limits = self._prefill(requests)
-        self._absorb(rows, np.asarray(state.tokens)[:, None], on_block)
-        while not all(row.finish_reason for row in rows):
-            active = [row for row in rows if not row.finish_reason]
-            slots = _round_up(max(row.position for row in active) + STEPS_PER_BLOCK, CACHE_STEP_SLOTS)
-            if slots > state.cache.k.shape[2]:
-                state = state._replace(cache=lengthen_cache(state.cache, slots=slots))
-            state = state._replace(done=self._put(self._padded([bool(row.finish_reason) for row in rows], True)))
-            state, written = decode_block(
-                self._params, self.config, state, limits, steps=STEPS_PER_BLOCK, compute_dtype=self._dtype
-            )
-            self._absorb(rows, np.asarray(written), on_block)
-        return [row.answer() for row in rows]
-
-    def _prefill(self, requests: Sequence[Request]) -> tuple[DecodeState, RowLimits]:
-        lengths = self._padded([len(request.prompt) for request in requests], 1)
-        width = _round_up(int(lengths.max()), PREFILL_CHUNK_TOKENS)
-        tokens = np.full((self.batch_size, width), self.tokenizer.pad_id, np.int32)
-        for row, request in enumerate(requests):
-            tokens[row, : len(request.prompt)] = request.prompt
-        slots = _round_up(max(width, int(lengths.max()) + STEPS_PER_BLOCK), CACHE_STEP_SLOTS)
-        cache, hidden = jax.device_put(
-            (
-                init_cache(self.config, self.batch_size, slots, self._dtype),
-                jnp.zeros((self.batch_size, self.config.hidden_size), self._dtype),
-            ),
-            self._device,
+        self.config = config
+        self.tokenizer = tokenizer
+        self.slots = slots
+        self._place = Placement(mesh, slots)
+        self._end_ids = tuple(end_ids) if end_ids is not None else (tokenizer.eos_id,)
+        self._end_array = self._place.whole(np.array(self._end_ids, np.int32))
+        self._vocab_size = vocab_size or config.vocab_size
+        weights = self._place.weights(inference_weights(params, config, weights_dtype))
+        self._model = Model(weights, adapters and self._place.whole(adapters), mesh)
+        self._on_cpu = jax.default_backend() == "cpu"
+        self._pace = ON_CPU if self._on_cpu else ELSEWHERE
+        self._columns = -(-config.context_length // PAGE_TOKENS)
+        self._most_pages = slots * self._columns if cache_tokens is None else max(1, cache_tokens // PAGE_TOKENS)
+        self._pages = PageTable(min(self._most_pages, 2 * slots), PAGE_TOKENS)
+        self._shares = not isinstance(config.rope_scaling, DynamicScaling)  # its keys depend on the answer's length
+        dtype = compute_dtype(weights_dtype)
+        cache = init_pages(config, self._pages.count, PAGE_TOKENS, jnp.dtype(cache_dtype))
+        self._state = DecodeState(
+            self._place.cache(cache),
+            self._place.rows(np.zeros((slots, config.hidden_size), dtype)),
+            self._place.rows(np.zeros((slots, config.vocab_size), np.bool_)),
         )
-        last = self._put(lengths - 1)
-        limits = self._limits(requests, lengths)
-        for start in range(0, width, PREFILL_CHUNK_TOKENS):
-            chunk = self._put(tokens[:, start : start + PREFILL_CHUNK_TOKENS])
-            hidden, cache = prefill_chunk(
-                self._params, self.config, chunk, self._put(np.array(start, np.int32)), last, hidden, cache,
-                limits.end_positions, compute_dtype=self._dtype,
-            )  # fmt: skip
-        return begin_decode(self._params, self.config, hidden, self._put(lengths), cache, limits), limits
-
-    def _limits(self, requests: Sequence[Request], lengths: np.ndarray) -> RowLimits:
-        seeds = np.zeros((self.batch_size, 2), np.uint32)
-        seeds[: len(requests)] = seed_words([request.seed for request in requests])
-        sampling = SamplingRows(
-            temperature=self._put(self._padded([request.temperature for request in requests], 0.0)),
-            top_k=self._put(self._padded([request.top_k for request in requests], 0)),
-            top_p=self._put(self._padded([request.top_p for request in requests], 1.0)),
-            seeds=self._put(seeds),
-        )
-        end_positions = lengths + self._padded([request.max_new_tokens for request in requests], 1)
-        return RowLimits(sampling, self._put(np.array(self._end_ids, np.int32)), self._put(end_positions))
-
-    def _absorb(self, rows: list["_Row"], written: np.ndarray, on_block: OnBlock | None) -> None:
-        active = [row for row in rows if not row.finish_reason]
-        before = sum(len(row.tokens) for row in active)
-        for row, tokens in zip(rows, written, strict=False):  # `written` has the filling rows as well
-            if not row.finish_reason:
-                row.extend([int(token) for token in tokens if token != NO_TOKEN])
-        if on_block is not None:
-            added = sum(len(row.tokens) for row in active) - before
-            on_block(added, sum(bool(row.finish_reason) for row in active))
-
-    def _padded(self, values: Sequence[float], fill: float) -> np.ndarray:
-        """Returns `values` as an array [B] of bool, int32 or float32, after `fill`'s type."""
-        dtype = {bool: np.bool_, int: np.int32, float: np.float32}[type(fill)]
-        return np.array([*values, *[fill] * (self.batch_size - len(values))], dtype)
-
-    def _put(self, values: np.ndarray) -> jax.Array:
-        return jax.device_put(values, self._device)
-
-    def _require_fit(self, requests: Sequence[Request]) -> None:
-        if len(requests) > self.batch_size:
-            raise ValueError(f"{len(requests)} requests for a batch of {self.batch_size}; give fewer at once")
-        for request in requests:
-            needed = len(request.prompt) + request.max_new_tokens
-            if not request.prompt or request.max_new_tokens < 1 or needed > self.config.context_length:
-                raise ValueError(
-                    f"prompt of {len(request.prompt)} and max_new_tokens = {request.max_new_tokens}: both must be at "
-                    f"least 1 and together at most the model's {self.config.context_length} positions"
-                )
-
-
-class _Row:
-    """One request's answer so far."""
-
-    def __init__(self, request: Request, tokenizer: Tokenizer, end_ids: tuple[int, ...]) -> None:
-        self.tokens: list[int] = []
-        self.finish_reason = ""
-        self._request = request
-        self._tokenizer = tokenizer
-        self._end_ids = end_ids
-        self._text: str | None = None
+        self._slots: list[Slot | None] = [None] * slots
+        self._waiting: collections.deque[Slot] = collections.deque()
+        self._promised = 0  # pages that the requests under way may come to need
+        self._next_id = 0
+        self._prompt_tokens = self._shared_tokens = self._new_tokens = self._finished = 0
+        self._busy_seconds = 0.0
 
     @property
-    def position(self) -> int:
-        """Where the newest token stands in the sequence."""
-        return len(self._request.prompt) + len(self.tokens) - 1
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._waiting and not any(self._slots)
 
-    def extend(self, tokens: list[int]) -> None:
-        """Adds tokens of one block and finishes the row if a stop string, the end token or the limit is among them."""
-        seen = len(self.tokens)
-        self.tokens += tokens
-        if self._cut_at_stop_string(seen) or self.tokens[-1] in self._end_ids:
-            self.finish_reason = "stop"
-        elif len(self.tokens) >= self._request.max_new_tokens:
-            self.finish_reason = "length"
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a slot."""
+        return len(self._waiting)
 
-    def answer(self) -> Answer:
-        """Returns the finished answer."""
-        text = self._decoded(len(self.tokens)) if self._text is None else self._text
-        return Answer(text, tuple(self.tokens), self.finish_reason)
+    def statistics(self) -> Statistics:
+        """Returns the counters and the state of the moment."""
+        return Statistics(
+            slots=self.slots,
+            slots_used=sum(slot is not None for slot in self._slots),
+            waiting=len(self._waiting),
+            cache_tokens=self._pages.in_use * PAGE_TOKENS,
+            cache_capacity=self._pages.count * PAGE_TOKENS,
+            prompt_tokens=self._prompt_tokens,
+            shared_tokens=self._shared_tokens,
+            new_tokens=self._new_tokens,
+            finished=self._finished,
+            busy_seconds=self._busy_seconds,
+        )
 
-    def _cut_at_stop_string(self, seen: int) -> bool:
-        """Looks for stop strings in the whole text; the first token that completes one, after `seen`, is the last."""
-        if not self._request.stop or self._first_stop(self._decoded(len(self.tokens))) is None:
-            return False
-        for count in range(seen + 1, len(self.tokens) + 1):
-            text = self._decoded(count)
-            place = self._first_stop(text)
-            if place is not None:
-                self.tokens = self.tokens[:count]
-                self._text = text[:place]
-                return True
-        return False
+    def reserve(self, lengths: Sequence[int]) -> None:
+        """Lets the cache grow at once to what requests of these lengths, answers included, may need at a time.
 
-    def _first_stop(self, text: str) -> int | None:
-        places = [place for stop in self._request.stop if (place := text.find(stop)) >= 0]
-        return min(places) if places else None
+        It grows by itself where they need it, but each new size has its programs compiled.
+        """
+        pages = sum(sorted(map(self._pages_of, lengths))[-self.slots :])
+        self._grow(min(self._most_pages, 1 << max(0, pages - 1).bit_length()))
 
-    def _decoded(self, count: int) -> str:
-        tokens = self.tokens[:count]
-        if tokens and tokens[-1] in self._end_ids:
-            tokens = tokens[:-1]
-        return self._tokenizer.decode(tokens, continues=True)
+    def submit(self, request: Request) -> int:
+        """Returns the number of a request that now waits for a slot.
 
+        Raises:
+          RequestError: this model, or a cache of this size, cannot answer it.
+        """
+        require_answerable(request, self._vocab_size, self.config.context_length)
+        slot = Slot(self._next_id, request, self.tokenizer, self._end_ids)
+        if self._pages_of(slot.end) > self._most_pages:
+            raise RequestError(
+                f"max_new_tokens = {request.max_new_tokens}: with the prompt that is {slot.end} tokens, and the cache "
+                f"holds {self._most_pages * PAGE_TOKENS}; lower it or give the engine a larger cache"
+            )
+        self._next_id += 1
+        self._waiting.append(slot)
+        return slot.id
 
-def load_engine(checkpoint: Path, template: str, batch_size: int, dtype: str = "float32") -> Engine:
-    """Returns an engine over a checkpoint's weights and tokenizer.
+    def cancel(self, number: int) -> None:
+        """Drops a request, waiting or under way; one that is neither is no fault."""
+        self._waiting = collections.deque(slot for slot in self._waiting if slot.id != number)
+        for row, slot in enumerate(self._slots):
+            if slot is not None and slot.id == number:
+                self._leave(row)
 
-    Args:
-      checkpoint: a checkpoint folder.
-      template: the instruction template; names the tokens that end an answer beside EOS.
-      batch_size: rows of every batch.
-      dtype: "float32" or "bfloat16", of weights, cache and matmuls.
+    def step(self) -> list[TokenEvent]:
+        """Admits, reads prompts, decodes a block; returns what was added, an event for each request that got tokens."""
+        began = time.monotonic()
+        self._admit()
+        self._read_prompts()
+        events = self._decode()
+        self._busy_seconds += time.monotonic() - began
+        return events
 
-    Raises:
-      UserError: no checkpoint, no usable tokenizer, or no such template.
-    """
-    tokenizer = load_tokenizer(tokenizer_folder(checkpoint))
-    return Engine(
-        load_weights(checkpoint, dtype=jnp.dtype(dtype)),
-        load_model_config(checkpoint),
-        tokenizer,
-        batch_size=batch_size,
-        end_ids=Prompter(tokenizer, template).end_ids,
-        compute_dtype=jnp.dtype(dtype),
-    )
+    def generate(self, requests: Sequence[Request], on_block: OnBlock | None = None) -> list[Answer]:
+        """Returns the answer to each request, in order; the engine must be idle.
 
+        Args:
+          requests: as many as you like.
+          on_block: called after each step with (tokens added, answers finished) by it.
 
-def cache_slots(prompt_tokens: int, max_new_tokens: int) -> int:
-    """Returns the most cache slots a row that a batch with such a row comes to need."""
-    prefill = _round_up(prompt_tokens, PREFILL_CHUNK_TOKENS)
-    return _round_up(max(prefill, prompt_tokens + max_new_tokens + STEPS_PER_BLOCK), CACHE_STEP_SLOTS)
+        Raises:
+          RequestError: a request cannot be answered; none is begun.
+        """
+        for request in requests:
+            require_answerable(request, self._vocab_size, self.config.context_length)
+        order = {self.submit(request): place for place, request in enumerate(requests)}
+        parts: list[list[TokenEvent]] = [[] for _ in requests]
+        self.reserve([len(request.prompt) + request.max_new_tokens for request in requests])
+        while not self.idle:
+            events = self.step()
+            for event in events:
+                parts[order[event.id]].append(event)
+            if on_block is not None:
+                on_block(sum(len(event.tokens) for event in events), sum(bool(event.finish_reason) for event in events))
+        return [joined(events) for events in parts]
 
+    def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
+        """Returns the log-probability, in nats, of each token of a continuation given all before it.
 
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
+        The model's own, as `Request.logprobs`. Other requests may be under way.
+
+        Args:
+          prompt: at least one id.
+          continuation: at least one id.
+
+        Raises:
+          RequestError: empty, too long, ids outside the vocabulary, or no room in the cache beside other requests.
+        """
+        tokens = [*prompt, *continuation]
+        if not continuation or not all(0 <= token < self._vocab_size for token in continuation):
+            raise RequestError(f"continuation: must be at least one id in [0, {self._vocab_size}); use the tokenizer")
+        require_answerable(Request(prompt, len(continuation)), self._vocab_size, self.config.context_length)
+        if self._promised + self._pages_of(len(tokens)) > self._most_pages:
+            raise RequestError(f"continuation: no room for {len(tokens)} tokens in the cache; wait for other requests")
+        row = Slot(-1, Request(prompt, len(continuation)), self.tokenizer, ())
+        digests = self._begin_reading(row)
+        found: list[np.ndarray] = []
+        first = row.read
+        for start, count, width in self._pace.chunks_between(row.read, len(tokens) - 1):
+            targets = np.zeros(width, np.int32)
+            targets[:count] = tokens[start + 1 : start + 1 + count]
+            self._hold(row, start + count)
+            chunk, bounds, table = self._chunk_arrays(row, 0, tokens, start, count, width)
+            cache, logprobs = score_chunk(
+                self._model, self.config, chunk, self._place.whole(targets), bounds, table, self._state.cache,
+                columns=self._columns_for(start + count), vocab_size=self._vocab_size,
+            )  # fmt: skip
+            self._state = self._state._replace(cache=cache)
+            found.append(np.asarray(logprobs)[:count])
+            row.read = start + count
+        self._know(row, digests)
+        self._pages.release(row.pages)
+        return np.concatenate(found)[len(prompt) - 1 - first :].tolist()
+
+    def warm_up(self) -> None:
+        """Lets the cache grow to its full size and compiles every program, so that no request waits for a compiler."""
+        self._grow(self._most_pages)
+        lengths = set(self._pace.chunks)
+        if not self._on_cpu:  # there programs depend on how many pages are attended to at once, too
+            powers = [1 << power for power in range(self._columns.bit_length())]
+            lengths |= {PAGE_TOKENS * power for power in powers} | {PAGE_TOKENS * (power // 2 + 1) for power in powers}
+        longest = self.config.context_length - self._pace.steps
+        for number, length in enumerate(sorted({min(length, longest) for length in lengths})):
+            prompt = [number % self._vocab_size] * length  # each another one, so that none is shared
+            self.generate([Request(prompt, self._pace.steps, repetition_penalty=2.0, ignore_end=True)])
+            self.score(prompt[1:], prompt[:1])
+
+    def _admit(self) -> None:
+        for row in range(self.slots):
+            if self._slots[row] is None and self._waiting:
+                needed = self._pages_of(self._waiting[0].end)
+                if self._promised + needed > self._most_pages:
+                    return
+                self._promised += needed
+                self._slots[row] = self._waiting.popleft()
+
+    def _read_prompts(self) -> None:
+        """Reads prompts in the order in which they came, all of them unless others decode meanwhile."""
+        reading = sorted(
+            ((slot.id, row) for row, slot in enumerate(self._slots) if slot is not None and not slot.decodes)
+        )
+        decoding = len(reading) < sum(slot is not None for slot in self._slots)
+        left = self._pace.prompt_tokens
+        for _, row in reading:
+            slot = self._slots[row]
+            assert slot is not None
+            prompt = slot.request.prompt
+            # What this prompt shares may just have been read for the one before.
+            digests = self._begin_reading(slot) if not slot.read else self._digests(slot)
+            for start, count, width in self._pace.chunks_between(slot.read, len(prompt)):
+                if decoding and left <= 0:
+                    break
+                left -= width
+                self._hold(slot, start + count)
+                chunk, bounds, table = self._chunk_arrays(slot, row, prompt, start, count, width)
+                cache, hidden = prefill_chunk(
+                    self._model, self.config, chunk, bounds, table, self._state.cache, self._state.hidden,
+                    columns=self._columns_for(start + count),
+                )  # fmt: skip
+                self._state = self._state._replace(cache=cache, hidden=hidden)
+                slot.read = start + count
+            self._know(slot, digests)
+            if slot.decodes and slot.request.repetition_penalty != 1:
+                seen = np.zeros(self.config.vocab_size, np.bool_)
+                seen[list(prompt)] = True
+                place = self._place.whole(np.array(row, np.int32))
+                self._state = self._state._replace(seen=set_seen(self._state.seen, place, self._place.whole(seen)))
+
+    def _decode(self) -> list[TokenEvent]:
+        decoding = [(row, slot) for row, slot in enumerate(self._slots) if slot is not None and slot.decodes]
+        if not decoding:
+            return []
+        for _, slot in decoding:
+            self._hold(slot, slot.writes_up_to(self._pace.steps))
+        rows = slot_rows(self._slots, self._columns, self.config.vocab_size)
+        longest = max(len(slot.pages) for _, slot in decoding) * PAGE_TOKENS
+        self._state, block = decode_block(
+            self._model, self.config, self._state, self._place.rows(rows), self._end_array,
+            steps=self._pace.steps, columns=self._columns_for(longest), vocab_size=self._vocab_size,
+        )  # fmt: skip
+        wants_logprobs = any(slot.request.logprobs is not None for _, slot in decoding)
+        found = jax.device_get(block) if wants_logprobs else block._replace(tokens=jax.device_get(block.tokens))
+        events = []
+        for row, slot in decoding:
+            events.append(slot.absorb(row, found))
+            self._new_tokens += len(events[-1].tokens)
+            if slot.finish_reason:
+                self._leave(row)
+        return events
+
+    def _leave(self, row: int) -> None:
+        slot = self._slots[row]
+        assert slot is not None
+        self._pages.release(slot.pages)
+        self._promised -= self._pages_of(slot.end)
+        self._slots[row] = None
+        self._finished += 1
+
+    def _begin_reading(self, slot: Slot) -> list[bytes]:
+        """Gives a slot the pages that its prompt shares with earlier ones; returns what its pages will be known by."""
+        digests = self._digests(slot)
+        slot.pages = self._pages.shared(digests)
+        slot.read = len(slot.pages) * PAGE_TOKENS
+        self._shared_tokens += slot.read
+        self._prompt_tokens += len(slot.request.prompt)
+        return digests
+
+    def _digests(self, slot: Slot) -> list[bytes]:
+        return self._pages.digests(slot.request.prompt) if self._shares else []
+
+    def _know(self, slot: Slot, digests: Sequence[bytes]) -> None:
+        for digest, page in zip(digests[: slot.read // PAGE_TOKENS], slot.pages, strict=False):
+            self._pages.know(digest, page)
+
+    def _chunk_arrays(
+        self, slot: Slot, row: int, tokens: Sequence[int], start: int, count: int, width: int
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        chunk = np.zeros((1, width), np.int32)
+        chunk[0, :count] = tokens[start : start + count]
+        table = np.zeros((1, self._columns), np.int32)
+        table[0, : len(slot.pages)] = slot.pages
+        return self._place.whole((chunk, np.array([row, start, count, slot.end], np.int32), table))
+
+    def _columns_for(self, tokens: int) -> int | None:
+        """Returns how many pages of a row are attended to at once: None on CPUs, else a power of 2 that holds them."""
+        if self._on_cpu:
+            return None
+        return min(self._columns, 1 << (self._pages_of(tokens) - 1).bit_length())
+
+    def _hold(self, slot: Slot, tokens: int) -> None:
+        """Gives a slot pages for as many tokens, letting the cache grow if need be."""
+        while len(slot.pages) < self._pages_of(tokens):
+            try:
+                slot.pages.append(self._pages.take())
+            except NoPageError:
+                self._grow(min(self._most_pages, 2 * self._pages.count))
+
+    def _grow(self, pages: int) -> None:
+        if pages > self._pages.count:
+            self._pages.grow(pages)
+            cache = self._place.cache(lengthen_cache(self._state.cache, pages=pages))
+            self._state = self._state._replace(cache=cache)
+
+    def _pages_of(self, tokens: int) -> int:
+        return -(-tokens // PAGE_TOKENS)

@@ -57,7 +57,11 @@ class Prompter:
 
     def text(self, instruction: str) -> str:
         """Returns the whole prompt of an instruction as text, control tokens by their strings."""
-        return text_of(self._pieces([Message("user", instruction)]))
+        return self.conversation_text([Message("user", instruction)])
+
+    def conversation_text(self, messages: Sequence[Message]) -> str:
+        """Returns the whole prompt of a conversation as text, likewise."""
+        return text_of(self._pieces(messages))
 
     def _pieces(self, messages: Sequence[Message]) -> list[Piece]:
         if self._template is not None:

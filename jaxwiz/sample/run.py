@@ -1,9 +1,10 @@
-"""Answers a benchmark's tasks with a checkpoint: writes `completions.jsonl`, and EvalPlus' format, `samples.jsonl`.
+"""Answers a benchmark's tasks or a file of prompts: writes `completions.jsonl`, and EvalPlus' format, `samples.jsonl`.
 
 All answers (task x sample) are sorted by prompt length and cut into batches: a function of the config alone, never of
 what an earlier run finished. Each finished batch is one file under `batches/`, whole or absent, so a killed run goes on
-with the first missing batch, generates nothing twice, and ends with the same file as an uninterrupted run. Batches are
-also what nodes of a cluster are given; this process makes the prompts and takes the code out of the answers.
+with the batches that are missing, generates no finished one again, and ends with the same file as an uninterrupted run.
+The engine refills its slots across batches. Batches are also what nodes of a cluster are given; this process makes the
+prompts and takes the code out of the answers.
 """
 
 import collections
@@ -18,30 +19,19 @@ from jaxwiz import files
 from jaxwiz.config import Finding
 from jaxwiz.console import progress, say
 from jaxwiz.fanout import LocalEngine, check_engine, fan_out
-from jaxwiz.problems.benchmarks import load_benchmark
 from jaxwiz.problems.extract import extract
-from jaxwiz.problems.problem import Problem
-from jaxwiz.problems.prompting import instruction, stop_strings
 from jaxwiz.records import Completion, read_records, write_records
 from jaxwiz.sample.config import SampleConfig
 from jaxwiz.sample.prompts import Prompter
+from jaxwiz.sample.questions import Question, read_questions, stops_of
+from jaxwiz.sample.requests import Request
 
 if TYPE_CHECKING:
     from jaxwiz.sample.answer import AnsweredBatch
-    from jaxwiz.sample.engine import Request
 
 
 class SampleError(files.UserError):
     """Tasks that this model or machine cannot answer as configured."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Question:
-    """One answer to generate: sample `sample` of a task, asked with the ids `prompt`."""
-
-    problem: Problem
-    sample: int
-    prompt: list[int]
 
 
 @dataclasses.dataclass
@@ -68,12 +58,13 @@ def run(config: SampleConfig) -> Path:
     from jaxwiz.sample.answer import answer_batches, engine_settings
 
     prompter = _prompter(config)
-    questions = _questions(config, prompter)
+    questions = read_questions(config, prompter)
     _require_fit(config, questions)
     batches = _batches(questions, config.batch_size)
     paths = [config.out / "batches" / f"{number:05d}.jsonl" for number in range(len(batches))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     speed = _Speed()
+    longest = max(len(question.prompt) for question in questions)
     if missing:
         say(f"sample: {len(questions)} answers in {len(batches)} batches; loading {config.checkpoint}")
         answered_before = len(questions) - sum(len(batches[number]) for number in missing)
@@ -84,17 +75,17 @@ def run(config: SampleConfig) -> Path:
                 advance(finished, str(speed))
 
             here = isinstance(config.engine, LocalEngine)
-            settings = engine_settings(config.checkpoint, config.template, config.batch_size, config.dtype)
+            settings = engine_settings(config, longest + config.sampling.max_new_tokens, draws_ahead=here)
             work = functools.partial(answer_batches, settings, on_progress=show if here else None)
             asked = _requests(config, prompter, {number: batches[number] for number in missing})
             for number, answered in fan_out(config.engine, work, asked.items()):
-                write_records(paths[number], _completions(config, prompter, batches[number], answered))
+                write_records(paths[number], _completions(config, batches[number], answered))
                 if not here:  # nodes show nothing while a batch is under way
                     show(
                         sum(len(answer.tokens) for answer in answered.answers), len(answered.answers), answered.seconds
                     )
     completions = [completion for path in paths for completion in read_records(path, Completion)]
-    order = {(question.problem.task_id, question.sample): place for place, question in enumerate(questions)}
+    order = {(question.task_id, question.sample): place for place, question in enumerate(questions)}
     completions.sort(key=lambda completion: order[completion.task_id, completion.sample])
     write_records(config.out / "completions.jsonl", completions)
     _write_evalplus_samples(config.out / "samples.jsonl", questions, completions)
@@ -105,7 +96,7 @@ def run(config: SampleConfig) -> Path:
 def check(config: SampleConfig) -> list[Finding]:
     """Returns what can be known before sampling: prompts fit the model, weights and cache fit memory."""
     try:
-        questions = _questions(config, _prompter(config))
+        questions = read_questions(config, _prompter(config))
         _require_fit(config, questions)
     except files.UserError as error:
         return [Finding("error", str(error))]
@@ -124,38 +115,21 @@ def check(config: SampleConfig) -> list[Finding]:
 
 
 def _check_memory(config: SampleConfig, longest: int) -> list[Finding]:
-    import jax
-
     from jaxwiz.checkpoint.weights import load_model_config
-    from jaxwiz.model.cache import cache_bytes
+    from jaxwiz.model.pages import token_bytes
     from jaxwiz.model.params import param_bytes
-    from jaxwiz.sample.engine import cache_slots
+    from jaxwiz.sample.answer import cache_dtype
     from jaxwiz.sharding.devices import device_memory_bytes
 
     model = load_model_config(config.checkpoint)
-    dtype_bytes = 4 if config.dtype == "float32" else 2
     weights = param_bytes(model, config.dtype)
-    slots = cache_slots(longest, config.sampling.max_new_tokens)
-    cache = cache_bytes(model, config.batch_size, slots, dtype_bytes)
+    tokens = config.batch_size * (longest + config.sampling.max_new_tokens)
+    cache = tokens * token_bytes(model, cache_dtype(config.dtype, config.cache_dtype))
     limit = device_memory_bytes()
     text = f"weights {weights / 2**30:.2f} GiB + cache {cache / 2**30:.2f} GiB of {limit / 2**30:.1f} GiB"
-    findings = [Finding("ok", text)]
-    if limit and weights + cache > limit:
-        findings = [Finding("error", f"batch_size = {config.batch_size}: {text}; lower batch_size or max_new_tokens")]
-    if jax.devices()[0].platform == "cpu" and config.dtype == "bfloat16":
-        findings.append(Finding("warning", "dtype = 'bfloat16' on a CPU: many times slower than float32"))
-    return findings
-
-
-def _questions(config: SampleConfig, prompter: Prompter) -> list[_Question]:
-    """Returns what is to be answered, in the order of completions.jsonl: by task, then by sample."""
-    problems = list(load_benchmark(config.benchmark).problems.values())
-    prompts = prompter.encode_instructions([instruction(problem, config.prompt_style) for problem in problems])
-    return [
-        _Question(problem, sample, prompt)
-        for problem, prompt in zip(problems, prompts, strict=True)
-        for sample in range(config.samples_per_task)
-    ]
+    if limit and weights + cache > limit and config.mesh is None:
+        return [Finding("error", f"batch_size = {config.batch_size}: {text}; lower batch_size or max_new_tokens")]
+    return [Finding("ok", text)]
 
 
 def _prompter(config: SampleConfig) -> Prompter:
@@ -165,7 +139,7 @@ def _prompter(config: SampleConfig) -> Prompter:
     return Prompter(load_tokenizer(tokenizer_folder(config.checkpoint)), config.template)
 
 
-def _require_fit(config: SampleConfig, questions: list[_Question]) -> None:
+def _require_fit(config: SampleConfig, questions: list[Question]) -> None:
     from jaxwiz.checkpoint.weights import load_model_config
 
     positions = load_model_config(config.checkpoint).context_length
@@ -173,49 +147,42 @@ def _require_fit(config: SampleConfig, questions: list[_Question]) -> None:
     needed = len(longest.prompt) + config.sampling.max_new_tokens
     if needed > positions:
         raise SampleError(
-            f"sampling.max_new_tokens = {config.sampling.max_new_tokens}: with the prompt of {longest.problem.task_id} "
+            f"sampling.max_new_tokens = {config.sampling.max_new_tokens}: with the prompt of {longest.task_id} "
             f"({len(longest.prompt)} tokens) that is {needed} positions, and the model has {positions}; lower it to "
             f"{positions - len(longest.prompt)}, or leave the task out with benchmark.ids"
         )
 
 
-def _batches(questions: list[_Question], batch_size: int) -> list[list[_Question]]:
+def _batches(questions: list[Question], batch_size: int) -> list[list[Question]]:
     """Returns the questions in batches of like prompt length, shortest first."""
     ordered = sorted(questions, key=lambda question: len(question.prompt))  # stable: ties stay in task order
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
-def _write_evalplus_samples(path: Path, questions: list[_Question], completions: list[Completion]) -> None:
+def _write_evalplus_samples(path: Path, questions: list[Question], completions: list[Completion]) -> None:
     """Writes the answers as EvalPlus and other harnesses read them: a whole program a line."""
-    problems = {question.problem.task_id: question.problem for question in questions}
+    problems = {question.task_id: question.problem for question in questions}
     with files.atomic_file(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as file:
         for completion in completions:
-            solution = problems[completion.task_id].solution(completion.completion)
+            problem = problems[completion.task_id]
+            solution = problem.solution(completion.completion) if problem else completion.completion
             file.write(json.dumps({"task_id": completion.task_id, "solution": solution}) + "\n")
 
 
-def _requests(
-    config: SampleConfig, prompter: Prompter, batches: dict[int, list[_Question]]
-) -> dict[int, list["Request"]]:
+def _requests(config: SampleConfig, prompter: Prompter, batches: dict[int, list[Question]]) -> dict[int, list[Request]]:
     """Returns what the model is asked, by number of batch."""
-    stops = (
-        *prompter.end_texts,
-        *stop_strings(config.prompt_style, config.benchmark.kind),
-        *config.sampling.stop,
-    )
+    stops = stops_of(config, prompter)
     return {number: [_request(config, question, stops) for question in batch] for number, batch in batches.items()}
 
 
-def _completions(
-    config: SampleConfig, prompter: Prompter, batch: list[_Question], answered: "AnsweredBatch"
-) -> list[Completion]:
+def _completions(config: SampleConfig, batch: list[Question], answered: "AnsweredBatch") -> list[Completion]:
     return [
         Completion(
-            task_id=question.problem.task_id,
+            task_id=question.task_id,
             sample=question.sample,
-            prompt=prompter.text(instruction(question.problem, config.prompt_style)),
+            prompt=question.text,
             raw=answer.text,
-            completion=extract(answer.text, question.problem, config.extraction),
+            completion=extract(answer.text, question.problem, config.extraction) if question.problem else answer.text,
             finish_reason=answer.finish_reason,
             new_tokens=len(answer.tokens),
         )
@@ -223,17 +190,18 @@ def _completions(
     ]
 
 
-def _request(config: SampleConfig, question: _Question, stops: tuple[str, ...]) -> "Request":
-    from jaxwiz.sample.engine import Request
-
+def _request(config: SampleConfig, question: Question, stops: tuple[str, ...]) -> Request:
     sampling = config.sampling
-    identity = f"{sampling.seed}:{question.problem.task_id}:{question.sample}"
+    identity = f"{sampling.seed}:{question.task_id}:{question.sample}"
     return Request(
         question.prompt,
         sampling.max_new_tokens,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        logit_bias=tuple(sampling.logit_bias.items()),
         seed=int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big"),
         stop=stops,
     )

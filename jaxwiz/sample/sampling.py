@@ -1,4 +1,4 @@
-"""Next tokens from logits: greedy, temperature, top-k, top-p, each row by its own settings and random stream.
+"""Next tokens from logits: bias, penalty, temperature, top-k, top-p, min-p, each row by its own settings and stream.
 
 Pure functions of arrays. Settings are arrays over rows, so another temperature compiles nothing. A row's random number
 is derived from its request's seed and the token's position alone, and no operation mixes rows, so what a row draws does
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_LEAST_TEMPERATURE = 1e-30  # a float32 that is not rounded to 0
 _BITS_OF_ONE = int(np.float32(1.0).view(np.int32))  # probabilities have bits from 0 to this
 
 
@@ -26,12 +27,20 @@ class SamplingRows(NamedTuple):
       temperature: float32 [B]; 0 takes the most probable token.
       top_k: int32 [B], how many most probable tokens stay; 0 keeps all.
       top_p: float32 [B] in (0, 1], the share of probability that the most probable tokens kept must reach.
+      min_p: float32 [B] in [0, 1], the least probability of tokens kept, as a share of the largest.
+      penalty: float32 [B] above 0, the repetition penalty; 1 changes nothing.
+      bias_ids: int32 [B, E], tokens whose logits are changed; V where there is none.
+      biases: float32 [B, E], what is added to them.
       seeds: uint32 [B, 2], the high and the low word of each request's seed.
     """
 
     temperature: jax.Array
     top_k: jax.Array
     top_p: jax.Array
+    min_p: jax.Array
+    penalty: jax.Array
+    bias_ids: jax.Array
+    biases: jax.Array
     seeds: jax.Array
 
 
@@ -40,14 +49,16 @@ def seed_words(seeds: Sequence[int]) -> np.ndarray:
     return np.array([divmod(seed, 2**32) for seed in seeds], np.uint32).reshape(len(seeds), 2)
 
 
-def sample_tokens(logits: jax.Array, rows: SamplingRows, positions: jax.Array) -> jax.Array:
+def sample_tokens(logits: jax.Array, rows: SamplingRows, positions: jax.Array, seen: jax.Array) -> jax.Array:
     """Returns the next token of each row, int32 [B].
 
     Args:
       logits: float32 [B, V].
       rows: how each row draws.
       positions: int32 [B], the place that each new token takes in its sequence; with the seed it fixes the draw.
+      seen: bool [B, V], tokens of each row so far; matters only where there is a penalty.
     """
+    logits = adjusted(logits, rows, seen)
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     def with_drawn() -> jax.Array:
@@ -57,18 +68,36 @@ def sample_tokens(logits: jax.Array, rows: SamplingRows, positions: jax.Array) -
     return jax.lax.cond(jnp.any(rows.temperature > 0), with_drawn, lambda: greedy)
 
 
+def adjusted(logits: jax.Array, rows: SamplingRows, seen: jax.Array) -> jax.Array:
+    """Returns logits [B, V] with each row's biases added and then its penalty applied (arXiv 1909.05858)."""
+
+    def with_bias(logits: jax.Array) -> jax.Array:
+        return logits.at[jnp.arange(logits.shape[0])[:, None], rows.bias_ids].add(rows.biases, mode="drop")
+
+    def with_penalty(logits: jax.Array) -> jax.Array:
+        penalty = rows.penalty[:, None]
+        return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+    logits = jax.lax.cond(jnp.any(rows.bias_ids < logits.shape[1]), with_bias, lambda logits: logits, logits)
+    return jax.lax.cond(jnp.any(rows.penalty != 1), with_penalty, lambda logits: logits, logits)
+
+
 def sampling_probabilities(logits: jax.Array, rows: SamplingRows) -> jax.Array:
-    """Returns what each row draws from, float32 [B, V]: softmax at its temperature, then top-k, then top-p.
+    """Returns what each row draws from, float32 [B, V]: softmax at its temperature, then top-k, top-p, min-p.
 
     Rows do not sum to 1: what the filters removed is 0 and the rest is as before. Rows of temperature 0 are those of
     temperature 1.
     """
-    temperature = jnp.where(rows.temperature > 0, rows.temperature, 1.0)
-    probabilities = jax.nn.softmax(logits / temperature[:, None], axis=-1)
+    temperature = jnp.where(rows.temperature > 0, jnp.maximum(rows.temperature, _LEAST_TEMPERATURE), 1.0)
+    below = logits - jnp.max(logits, axis=-1, keepdims=True)  # first, or a low temperature makes infinities of them
+    probabilities = jax.nn.softmax(below / temperature[:, None], axis=-1)
     probabilities = jax.lax.cond(
         jnp.any(rows.top_k > 0), lambda p: keep_top_k(p, rows.top_k), lambda p: p, probabilities
     )
-    return jax.lax.cond(jnp.any(rows.top_p < 1), lambda p: keep_top_p(p, rows.top_p), lambda p: p, probabilities)
+    probabilities = jax.lax.cond(
+        jnp.any(rows.top_p < 1), lambda p: keep_top_p(p, rows.top_p), lambda p: p, probabilities
+    )
+    return jax.lax.cond(jnp.any(rows.min_p > 0), lambda p: keep_min_p(p, rows.min_p), lambda p: p, probabilities)
 
 
 def keep_top_k(probabilities: jax.Array, top_k: jax.Array) -> jax.Array:
@@ -101,6 +130,12 @@ def keep_top_p(probabilities: jax.Array, top_p: jax.Array) -> jax.Array:
 
     threshold = jnp.where(top_p < 1, _largest_threshold(reaches, probabilities.shape[0]), 0.0)
     return jnp.where(probabilities >= threshold[:, None], probabilities, 0.0)
+
+
+def keep_min_p(probabilities: jax.Array, min_p: jax.Array) -> jax.Array:
+    """Returns probabilities [B, V] with those below `min_p` [B] times the largest set to 0 (arXiv 2407.01082)."""
+    threshold = min_p[:, None] * jnp.max(probabilities, axis=-1, keepdims=True)
+    return jnp.where(probabilities >= threshold, probabilities, 0.0)
 
 
 def draw(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:

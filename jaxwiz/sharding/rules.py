@@ -26,6 +26,11 @@ RULES: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "norm": (),
     "rank": (),
+    # Of inference alone: matrices that meet the same input, and the pages of the key/value cache, which any row's
+    # queries may look into.
+    "fused": (),
+    "pages": (),
+    "page_tokens": (),
 }
 
 # The part of the parameters' bytes that need not be split over an fsdp axis; norm scales and biases take far less.

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jaxwiz.text.heads import can_cut, encode_with_shared_heads
 from jaxwiz.text.tokenizer_files import MODEL_FILES, TOKENIZER_FILES, ControlToken, TokenizerError, TokenizerFiles
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class HuggingFaceTokenizer:
         spec = source.parse("tokenizer.json")
         _call_special(spec, source.control_names())
         self._source = source
+        self._can_cut = can_cut(spec)
         self._whole = _build(spec, source.folder)
         continuing = _without_leading_space(spec)
         self._continuing = self._whole if continuing == spec else _build(continuing, source.folder)
@@ -139,9 +141,14 @@ class HuggingFaceTokenizer:
 
     def encode_batch(self, texts: Sequence[str], continues: bool = False) -> list[list[int]]:
         """Returns the ids of each text; see `Tokenizer.encode_batch`."""
-        # The fast form leaves out character offsets, which nothing here needs.
-        encodings = self._tokenizer(continues).encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        tokenizer = self._tokenizer(continues)
+
+        def encode(texts: Sequence[str]) -> list[list[int]]:
+            # The fast form leaves out character offsets, which nothing here needs.
+            encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
+
+        return encode_with_shared_heads(texts, encode) if self._can_cut else encode(texts)
 
     def special_id(self, token: str) -> int:
         """Returns the id of a control token; see `Tokenizer.special_id`."""

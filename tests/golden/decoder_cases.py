@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from decoding import cached_pass, empty_cache
 
 from jaxwiz.convert.names import rules_for, tensor_names
-from jaxwiz.model.cache import init_cache
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import cached_hidden_states, hidden_states, logits
+from jaxwiz.model.llama import hidden_states, logits
 from jaxwiz.model.params import Params
 
 GOLDEN = Path(__file__).parent / "decoder.npz"
@@ -151,13 +151,13 @@ def decoded_logits(params: Params, config: LlamaConfig, tokens: np.ndarray, prom
     @jax.jit
     def decode(params: Params, tokens: jax.Array) -> jax.Array:
         lengths = jnp.array([length])
-        cache = init_cache(config, 1, length + 3)
-        first, cache = cached_hidden_states(
+        cache = empty_cache(config, 1, length + 3)
+        first, cache = cached_pass(
             params, config, tokens[None, :prompt], jnp.arange(prompt)[None], cache, row_lengths=lengths
         )
 
         def step(cache: Any, place: jax.Array) -> tuple[Any, jax.Array]:
-            hidden, cache = cached_hidden_states(
+            hidden, cache = cached_pass(
                 params, config, tokens[place][None, None], place[None, None], cache, row_lengths=lengths
             )
             return cache, hidden[0, 0]

@@ -1,4 +1,7 @@
-"""The shortest correct use of the model's two forward passes; comparisons with other implementations run on it."""
+"""The shortest correct use of the model's two forward passes; comparisons with other implementations run on it.
+
+Greedy answers come from the engine, more prompts than slots at a time.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -8,11 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxwiz.model.cache import KVCache, init_cache
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import cached_hidden_states, hidden_states, logits
+from jaxwiz.model.inference import inference_weights, paged_hidden_states
+from jaxwiz.model.llama import hidden_states, logits
+from jaxwiz.model.lora import Adapters
+from jaxwiz.model.pages import PagedCache, PageView, init_pages
+from jaxwiz.sample.engine import Engine
+from jaxwiz.sample.requests import Request
 
-_ROUND = 32  # prompts are padded to a multiple, so that few programs are compiled
+_PAGE_TOKENS = 4
+_SLOTS = 3
 
 
 def logits_at(params: Any, config: LlamaConfig, tokens: Sequence[int], positions: Sequence[int]) -> np.ndarray:
@@ -27,32 +35,48 @@ def _logits_at(params: Any, config: LlamaConfig, tokens: jax.Array, positions: j
     return logits(params, config, hidden[0, positions])
 
 
+def empty_cache(config: LlamaConfig, rows: int, length: int, dtype: Any = jnp.float32) -> PagedCache:
+    """Returns a cache with pages for `length` tokens of each row."""
+    return init_pages(config, rows * -(-length // _PAGE_TOKENS), _PAGE_TOKENS, dtype)
+
+
+def cached_pass(
+    params: Any,
+    config: LlamaConfig,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: PagedCache,
+    row_lengths: jax.Array | None = None,
+    weights_dtype: str = "float32",
+    adapters: Adapters | None = None,
+    columns: int | None = None,
+) -> tuple[jax.Array, PagedCache]:
+    """Returns hidden states [B, T, D] of tokens that go on from what `cache` of `empty_cache` holds, and the cache."""
+    rows = tokens.shape[0]
+    table = jnp.arange(cache.k[0].values.shape[0]).reshape(rows, -1)
+    lengths = jnp.full(rows, table.shape[1] * _PAGE_TOKENS) if row_lengths is None else row_lengths
+    return paged_hidden_states(
+        inference_weights(params, config, weights_dtype),
+        config,
+        tokens,
+        PageView(table, positions, jnp.ones(tokens.shape, bool)),
+        cache,
+        row_lengths=lengths,
+        columns=columns,
+        adapters=adapters,
+    )
+
+
+class NoText:
+    """Stands in for a tokenizer where there are no texts."""
+
+    eos_id = -1
+
+    def decode(self, ids: Sequence[int], continues: bool = False) -> str:
+        return ""
+
+
 def greedy(params: Any, config: LlamaConfig, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
-    """Returns the `new_tokens` likeliest next tokens of every prompt, one by one, all prompts in one batch."""
-    lengths = np.array([len(prompt) for prompt in prompts])
-    width = -(-int(lengths.max()) // _ROUND) * _ROUND
-    tokens = np.zeros((len(prompts), width), np.int32)
-    for row, prompt in zip(tokens, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    cache = init_cache(config, len(prompts), width + new_tokens)
-    chosen, _ = _prefill_and_decode(params, config, jnp.array(tokens), jnp.array(lengths), cache, new_tokens)
-    return np.asarray(chosen).T.tolist()
-
-
-@functools.partial(jax.jit, static_argnums=(1, 5))
-def _prefill_and_decode(
-    params: Any, config: LlamaConfig, tokens: jax.Array, lengths: jax.Array, cache: KVCache, new_tokens: int
-) -> tuple[jax.Array, KVCache]:
-    everywhere = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    hidden, cache = cached_hidden_states(params, config, tokens, everywhere, cache)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    first = logits(params, config, last).argmax(-1).astype(jnp.int32)
-
-    def step(carry: tuple[jax.Array, KVCache], offset: jax.Array) -> tuple[tuple[jax.Array, KVCache], jax.Array]:
-        current, cache = carry
-        positions = (lengths + offset)[:, None]
-        hidden, cache = cached_hidden_states(params, config, current[:, None], positions, cache)
-        return (logits(params, config, hidden[:, 0]).argmax(-1).astype(jnp.int32), cache), current
-
-    (_, cache), chosen = jax.lax.scan(step, (first, cache), jnp.arange(new_tokens))
-    return chosen, cache
+    """Returns the `new_tokens` likeliest next tokens of every prompt, one by one."""
+    engine = Engine(params, config, NoText(), slots=_SLOTS)  # type: ignore[arg-type]
+    return [list(answer.tokens) for answer in engine.generate([Request(prompt, new_tokens) for prompt in prompts])]

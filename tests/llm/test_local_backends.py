@@ -83,14 +83,15 @@ def test_replay_wants_the_answers_of_one_model(models, tmp_path: Path):
 
 
 class EchoSampler:
-    """Answers with the prompt and records the batches."""
+    """Answers with the prompt, the last request first, and records what it was asked."""
 
     def __init__(self) -> None:
-        self.batches: list[list[str]] = []
+        self.asked: list[list[str]] = []
 
-    def generate_batch(self, requests):
-        self.batches.append([request.prompt for request in requests])
-        return [GenerationResult(request.prompt, "stop", 1, 1) for request in requests]
+    def generate_all(self, requests, on_results):
+        self.asked.append([request.prompt for request in requests])
+        for index in reversed(range(len(requests))):
+            on_results({index: GenerationResult(requests[index].prompt, "stop", 1, 1)})
 
 
 def requests(count: int) -> list[GenerationRequest]:
@@ -103,20 +104,14 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_local_engine_gets_fixed_batches_in_order(checkpoint: Path):
+def test_the_local_engine_gets_all_requests_and_reports_as_they_come(checkpoint: Path):
     sampler = EchoSampler()
     generator = JaxGenerator(JaxBackend(checkpoint=checkpoint, batch_size=3), sampler)
-    results = collect(generator, requests(7))
-    assert sampler.batches == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
-    assert [results[index].text for index in range(7)] == [str(number) for number in range(7)]
-
-
-def test_the_local_engine_reports_each_batch_before_the_next_begins(checkpoint: Path):
-    sampler = EchoSampler()
-    seen = []
-    generator = JaxGenerator(JaxBackend(checkpoint=checkpoint, batch_size=2), sampler)
-    generator.generate_all(requests(4), lambda results: seen.append((sorted(results), len(sampler.batches))))
-    assert seen == [([0, 1], 1), ([2, 3], 2)]
+    seen: list[int] = []
+    generator.generate_all(requests(4), lambda results: seen.extend(results))
+    assert (sampler.asked, seen) == ([["0", "1", "2", "3"]], [3, 2, 1, 0])
+    generator.generate_all([], seen.append)
+    assert len(sampler.asked) == 1
 
 
 def test_the_local_engines_name_changes_with_model_template_and_shapes(checkpoint: Path):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxwiz.model.attention import attention, packed_mask, slot_mask
+from jaxwiz.model.attention import attention, packed_mask
 
 
 def test_packed_mask():
@@ -17,16 +17,6 @@ def test_packed_mask():
             [0, 0, 1, 0, 0],
             [0, 0, 1, 1, 0],
             [0, 0, 0, 0, 1],
-        ],
-    )
-
-
-def test_slot_mask():
-    np.testing.assert_array_equal(
-        slot_mask(jnp.array([[0, 1], [3, 4]]), 5).astype(int),
-        [
-            [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0]],
-            [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
         ],
     )
 

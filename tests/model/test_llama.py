@@ -15,12 +15,12 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding import cached_pass, empty_cache
 from flax import nnx
 
-from jaxwiz.model.cache import cache_bytes, init_cache
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.layers import RMSNorm
-from jaxwiz.model.llama import cached_hidden_states, hidden_states, logits
+from jaxwiz.model.llama import hidden_states, logits
 from jaxwiz.model.params import abstract_params, init_params, param_specs
 from jaxwiz.model.rope_config import AnyScaling, DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 
@@ -46,8 +46,8 @@ def test_cached_decode_equals_the_full_forward(params: dict):
     rows, length, prompt = 2, 12, 7
     tokens, positions = random_tokens(rows, length), places(rows, length)
     expected = hidden_states(params, TINY, tokens, positions)
-    step = jax.jit(lambda tokens, positions, cache: cached_hidden_states(params, TINY, tokens, positions, cache))
-    first, cache = step(tokens[:, :prompt], positions[:, :prompt], init_cache(TINY, rows, 16))
+    step = jax.jit(lambda tokens, positions, cache: cached_pass(params, TINY, tokens, positions, cache))
+    first, cache = step(tokens[:, :prompt], positions[:, :prompt], empty_cache(TINY, rows, 16))
     pieces = [first]
     for place in range(prompt, length):
         piece, cache = step(tokens[:, place : place + 1], positions[:, place : place + 1], cache)
@@ -59,9 +59,9 @@ def test_a_right_padded_prompt_decodes_as_if_it_were_alone(params: dict):
     tokens = random_tokens(1, 9)
     expected = hidden_states(params, TINY, tokens, places(1, 9))[:, -1]
     padded = jnp.concatenate([tokens[:, :5], jnp.full((1, 6), 7)], axis=1)  # five real tokens, six of padding
-    _, cache = cached_hidden_states(params, TINY, padded, places(1, 11), init_cache(TINY, 1, 16))
+    _, cache = cached_pass(params, TINY, padded, places(1, 11), empty_cache(TINY, 1, 16))
     for place in range(5, 9):
-        last, cache = cached_hidden_states(params, TINY, tokens[:, place : place + 1], jnp.array([[place]]), cache)
+        last, cache = cached_pass(params, TINY, tokens[:, place : place + 1], jnp.array([[place]]), cache)
     np.testing.assert_allclose(last[:, 0], expected, atol=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_every_config_field_is_live(field: str):
     before, after = CHANGES[field]
     if abstract_params(before) != abstract_params(after):
         return
-    caches = [jax.eval_shape(lambda one=one: init_cache(one, 1, 24)) for one in (before, after)]
+    caches = [jax.eval_shape(lambda one=one: empty_cache(one, 1, 24)) for one in (before, after)]
     if caches[0] != caches[1]:
         return
     tokens, positions, weights = random_tokens(1, 24), places(1, 24), loud_params()
@@ -186,8 +186,8 @@ def test_bfloat16_compute_keeps_softmax_norms_and_rope_in_float32(params: dict):
         return logits(params, config, hidden_states(params, config, tokens, positions, compute_dtype=jnp.bfloat16))
 
     def cached(params: dict, positions: jax.Array) -> jax.Array:
-        cache = init_cache(config, 1, 8, jnp.bfloat16)
-        return cached_hidden_states(params, config, tokens, positions, cache, compute_dtype=jnp.bfloat16)[0]
+        cache = empty_cache(config, 1, 8, jnp.bfloat16)
+        return cached_pass(params, config, tokens, positions, cache, weights_dtype="bfloat16")[0]
 
     for program in (full, cached):
         seen = set()
@@ -223,11 +223,6 @@ def test_initial_values_match_the_declarations(params: dict):
     queries = params["layers"]["attn"]["q"]["kernel"]
     assert not np.array_equal(queries[0], queries[1])  # every layer has its own draw
     assert 0.015 < np.std(queries) < 0.025
-
-
-def test_cache_bytes_are_those_of_the_cache():
-    cache = init_cache(TINY, 2, 16, jnp.bfloat16)
-    assert cache_bytes(TINY, 2, 16, 2) == cache.k.nbytes + cache.v.nbytes
 
 
 def test_the_decoder_is_the_same_in_the_other_mode_of_nnx():

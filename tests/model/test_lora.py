@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding import cached_pass, empty_cache
 
 from jaxwiz.files import UserError
-from jaxwiz.model.cache import init_cache
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import cached_hidden_states, hidden_states
+from jaxwiz.model.llama import hidden_states
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.lora_config import ALL_TARGETS, LoraConfig
 from jaxwiz.model.lora_params import abstract_lora, count_lora, init_lora, lora_specs, merge_lora
@@ -77,8 +77,7 @@ def test_unmerged_equals_merged(lora: LoraConfig) -> None:
     assert jnp.abs(expected - hidden(base())).max() > 0.1
     np.testing.assert_allclose(hidden(base(), adapters), expected, atol=1e-5)
     np.testing.assert_allclose(hidden(base(), adapters, scan_layers=False), expected, atol=1e-5)
-    forward = jax.jit(functools.partial(cached_hidden_states, config=MODEL))
-    cached, _ = forward(base(), tokens=TOKENS, positions=POSITIONS, cache=init_cache(MODEL, 2, 9), adapters=adapters)
+    cached, _ = cached_pass(base(), MODEL, TOKENS, POSITIONS, empty_cache(MODEL, 2, 9), adapters=adapters)
     np.testing.assert_allclose(cached, expected, atol=1e-5)
 
 

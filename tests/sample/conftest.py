@@ -22,7 +22,7 @@ MODEL = LlamaConfig(
     max_positions=512,
     tie_embeddings=True,
 )
-BATCH = 4
+SLOTS = 4
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def make_engine(params: Params, tokenizer: Tokenizer) -> Callable[..., Engine]:
     """Returns an engine over the tiny model; without end tokens unless given, so that rows run to their limit."""
 
     def make(end_ids: tuple[int, ...] = (-2,)) -> Engine:
-        return Engine(params, MODEL, tokenizer, batch_size=BATCH, end_ids=end_ids)
+        return Engine(params, MODEL, tokenizer, slots=SLOTS, end_ids=end_ids)
 
     return make
 

@@ -13,9 +13,13 @@ from jaxwiz.problems.config import HumanEvalConfig
 from jaxwiz.sample import run as stage
 from jaxwiz.sample.answer import answer_batches, engine_settings
 from jaxwiz.sample.config import SampleConfig, SamplingConfig
-from jaxwiz.sample.engine import Request
+from jaxwiz.sample.requests import Request
 
 BATCHES = [(0, [Request(prompt=[5, 6, 7], max_new_tokens=3)])]
+
+
+def asked_of(checkpoint: Path) -> SampleConfig:
+    return SampleConfig(out=Path("nowhere"), checkpoint=checkpoint, template="none", batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def whole(config: SampleConfig) -> bytes:
 
 
 def test_a_checkpoint_that_is_not_there_or_another_one_is_named(checkpoint: Path, tmp_path: Path) -> None:
-    here = engine_settings(checkpoint, "none", 2, "float32")
+    here = engine_settings(asked_of(checkpoint), 10, draws_ahead=True)
     elsewhere = dataclasses.replace(here, checkpoint=tmp_path / "gone")
     with pytest.raises(
         UserError, match=r"gone': not to be seen from here; put it on a file system that all nodes share"
@@ -68,7 +72,7 @@ def test_a_checkpoint_that_is_not_there_or_another_one_is_named(checkpoint: Path
 
 def test_progress_is_told_while_a_batch_is_under_way(checkpoint: Path) -> None:
     told: list[tuple[int, int, float]] = []
-    settings = engine_settings(checkpoint, "none", 2, "float32")
+    settings = engine_settings(asked_of(checkpoint), 10, draws_ahead=True)
     ((number, answered),) = answer_batches(settings, iter(BATCHES), lambda *values: told.append(values))
     assert number == 0
     assert sum(tokens for tokens, _, _ in told) == len(answered.answers[0].tokens) == 3
@@ -100,6 +104,6 @@ def test_a_node_that_does_not_see_the_checkpoint_is_named(
     config: SampleConfig, cluster_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = dataclasses.replace(engine_settings(config.checkpoint, "none", 4, "float32"), checkpoint=tmp_path / "no")
-    monkeypatch.setattr("jaxwiz.sample.answer.engine_settings", lambda *_: settings)
+    monkeypatch.setattr("jaxwiz.sample.answer.engine_settings", lambda *_, **__: settings)
     with pytest.raises(FanoutError, match=r"^node [\d.]+ \(\w+\): checkpoint = '.*no': not to be seen from here"):
         stage.run(dataclasses.replace(config, out=tmp_path / "out", engine=RayEngine(address=cluster_address)))

@@ -8,10 +8,11 @@ import pytest
 
 from jaxwiz.files import UserError
 from jaxwiz.problems.config import HumanEvalConfig
-from jaxwiz.records import Completion, read_records
+from jaxwiz.records import Completion, read_records, write_records
 from jaxwiz.sample import run as stage
-from jaxwiz.sample.config import SampleConfig, SamplingConfig
+from jaxwiz.sample.config import PromptsConfig, SampleConfig, SamplingConfig
 from jaxwiz.sample.engine import Engine
+from jaxwiz.sample.requests import Request
 
 TASKS = [f"Tiny/{number}" for number in range(5)]
 
@@ -68,27 +69,32 @@ def test_a_killed_run_continues_to_the_same_file_and_generates_nothing_twice(
 ):
     whole = (stage.run(config) / "completions.jsonl").read_bytes()
     interrupted = dataclasses.replace(config, out=tmp_path / "interrupted")
-    asked: list[int] = []
-    generate = Engine.generate
+    written: list[str] = []
 
-    def killed_in_the_second_batch(engine: Engine, requests, on_block=None):
-        if len(asked) == 1:
+    def killed_after_the_second_batch(path: Path, records: list[Completion]) -> None:
+        if len(written) == 2:
             raise KeyboardInterrupt
-        asked.append(len(requests))
-        return generate(engine, requests, on_block)
+        written.append(path.name)
+        write_records(path, records)
 
-    monkeypatch.setattr(Engine, "generate", killed_in_the_second_batch)
+    monkeypatch.setattr(stage, "write_records", killed_after_the_second_batch)
     with pytest.raises(KeyboardInterrupt):
         stage.run(interrupted)
     assert not (interrupted.out / "completions.jsonl").exists()
+    monkeypatch.undo()
 
-    def counted(engine: Engine, requests, on_block=None):
-        asked.append(len(requests))
-        return generate(engine, requests, on_block)
+    asked: list[int] = []
+    submit = Engine.submit
 
-    monkeypatch.setattr(Engine, "generate", counted)
+    def counted(engine: Engine, request: Request) -> int:
+        asked.append(len(request.prompt))
+        return submit(engine, request)
+
+    monkeypatch.setattr(Engine, "submit", counted)
     stage.run(interrupted)
-    assert asked == [4, 4, 2]
+    assert len(asked) == 10 - 4 * len([name for name in written if name != "00002.jsonl"]) - 2 * (
+        "00002.jsonl" in written
+    )
     assert (interrupted.out / "completions.jsonl").read_bytes() == whole
 
 
@@ -127,3 +133,31 @@ def test_a_base_model_is_given_the_bare_prompt(config: SampleConfig):
     stage.run(base)
     first = next(read_records(base.out / "completions.jsonl", Completion))
     assert first.prompt == "def task_0(x):\n"
+
+
+def test_a_file_of_prompts_and_conversations_is_answered_like_a_benchmark(config: SampleConfig, tmp_path: Path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"prompt": "Write a sum."},
+        {"id": "talk", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sort."}]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = dataclasses.replace(config, benchmark=PromptsConfig(path=path))
+    stage.run(asked)
+    completions = list(read_records(asked.out / "completions.jsonl", Completion))
+    assert [(one.task_id, one.sample) for one in completions] == [
+        ("line-00001", 0), ("line-00001", 1), ("talk", 0), ("talk", 1),
+    ]  # fmt: skip
+    assert completions[2].prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSort.")
+    assert all(one.completion == one.raw for one in completions)
+
+
+def test_every_line_that_is_no_prompt_is_named(config: SampleConfig, tmp_path: Path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": ""}\n{"prompt": "ok"}\nno JSON\n{"messages": [{"role": "judge"}]}\n["x"]\n{}\n')
+    (finding,) = stage.check(dataclasses.replace(config, benchmark=PromptsConfig(path=path)))
+    assert finding.level == "error"
+    for line in (1, 3, 4, 5, 6):
+        assert f"prompts.jsonl:{line}: " in finding.message
+    assert "prompts.jsonl:2" not in finding.message
+    assert "one of system, user, assistant" in finding.message

@@ -5,16 +5,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxwiz.sample.sampling import SamplingRows, draw, keep_top_k, keep_top_p, sample_tokens, seed_words
+from jaxwiz.sample.sampling import (
+    SamplingRows,
+    adjusted,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    seed_words,
+)
+from jaxwiz.sample.sampling import sample_tokens as sample_tokens_beside
 
 
-def rows(batch: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seeds: list[int] | None = None):
+def rows(
+    batch: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    penalty: float = 1.0,
+    bias: tuple[tuple[int, float], ...] = (),
+    seeds: list[int] | None = None,
+):
     return SamplingRows(
+        min_p=jnp.full(batch, min_p, jnp.float32),
+        penalty=jnp.full(batch, penalty, jnp.float32),
+        bias_ids=jnp.tile(jnp.array([*[token for token, _ in bias], 10**6], jnp.int32), (batch, 1)),
+        biases=jnp.tile(jnp.array([*[added for _, added in bias], 9.0], jnp.float32), (batch, 1)),
         temperature=jnp.full(batch, temperature, jnp.float32),
         top_k=jnp.full(batch, top_k, jnp.int32),
         top_p=jnp.full(batch, top_p, jnp.float32),
         seeds=jnp.asarray(seed_words(seeds or list(range(batch)))),
     )
+
+
+def sample_tokens(logits: jax.Array, settings: SamplingRows, positions: jax.Array) -> jax.Array:
+    return sample_tokens_beside(logits, settings, positions, jnp.zeros(logits.shape, bool))
 
 
 def test_top_k_keeps_the_k_most_probable_and_ties_of_the_last():
@@ -59,15 +85,46 @@ def test_temperature_0_is_greedy_also_beside_rows_that_draw():
     assert sample_tokens(logits, mixed, positions).tolist()[::2] == best[::2]
 
 
+def test_the_least_temperature_takes_the_most_probable_token():
+    logits = jax.random.normal(jax.random.key(0), (6, 50)) * 1e4
+    best = jnp.argmax(logits, -1).tolist()
+    for temperature in (1e-45, 1e-38, 1e-6):
+        assert sample_tokens(logits, rows(6, temperature), jnp.zeros(6, jnp.int32)).tolist() == best
+
+
+def test_min_p_keeps_what_is_not_far_below_the_most_probable():
+    probabilities = jnp.array([[0.5, 0.25, 0.125, 0.125]] * 3)
+    expected = [[0.5, 0.25, 0.125, 0.125], [0.5, 0.25, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0]]
+    np.testing.assert_array_equal(keep_min_p(probabilities, jnp.array([0.25, 0.5, 1.0])), np.float32(expected))
+
+
+def test_bias_is_added_and_the_penalty_makes_tokens_seen_less_likely():
+    logits = jnp.array([[2.0, -2.0, 1.0, 4.0]])
+    seen = jnp.array([[True, True, False, False]])
+    settings = rows(1, penalty=2.0, bias=((0, 1.0), (3, -100.0)))
+    np.testing.assert_array_equal(adjusted(logits, settings, seen), np.float32([[1.5, -4.0, 1.0, -96.0]]))
+    np.testing.assert_array_equal(adjusted(logits, rows(1), seen), logits)
+
+
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.3, 5, 1.0), (1.0, 0, 0.8), (1.5, 6, 0.9)]
+    "settings",
+    [
+        {},
+        {"temperature": 0.7},
+        {"temperature": 1.3, "top_k": 5},
+        {"top_p": 0.8},
+        {"temperature": 1.5, "top_k": 6, "top_p": 0.9},
+        {"temperature": 1.2, "min_p": 0.1},
+        {"penalty": 1.5, "bias": ((3, 2.0), (7, -1.0)), "top_p": 0.95},
+    ],
 )
-def test_drawn_tokens_follow_the_analytic_distribution(temperature: float, top_k: int, top_p: float):
+def test_drawn_tokens_follow_the_analytic_distribution(settings: dict):
     draws, vocabulary = 8192, 12
     logits = np.random.default_rng(3).normal(size=vocabulary).astype(np.float32) * 1.5
-    settings = rows(draws, temperature, top_k, top_p)
-    tokens = sample_tokens(jnp.broadcast_to(logits, (draws, vocabulary)), settings, jnp.full(draws, 17))
-    expected = analytic(logits, temperature, top_k, top_p)
+    seen = np.arange(vocabulary) < 4
+    everywhere = jnp.broadcast_to(logits, (draws, vocabulary)), jnp.broadcast_to(seen, (draws, vocabulary))
+    tokens = sample_tokens_beside(everywhere[0], rows(draws, **settings), jnp.full(draws, 17), everywhere[1])
+    expected = analytic(logits, seen, **settings)
     counts = np.bincount(np.asarray(tokens), minlength=vocabulary)
     assert not counts[expected == 0].any()
     kept = expected > 0
@@ -77,9 +134,22 @@ def test_drawn_tokens_follow_the_analytic_distribution(temperature: float, top_k
     assert chi_square < quantiles[int(kept.sum()) - 2]
 
 
-def analytic(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
-    """The distribution by its definition: sort, keep, divide by what is left."""
-    probabilities = np.exp(logits.astype(np.float64) / temperature)
+def analytic(
+    logits: np.ndarray,
+    seen: np.ndarray,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    penalty: float = 1.0,
+    bias: tuple[tuple[int, float], ...] = (),
+) -> np.ndarray:
+    """The distribution by its definition: change logits, sort, keep, divide by what is left."""
+    logits = logits.astype(np.float64)
+    for token, added in bias:
+        logits[token] += added
+    logits = np.where(seen, np.where(logits > 0, logits / penalty, logits * penalty), logits)
+    probabilities = np.exp(logits / temperature)
     probabilities /= probabilities.sum()
     order = np.argsort(-probabilities)
     keep = order[: top_k or len(order)]
@@ -87,6 +157,7 @@ def analytic(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -
     probabilities /= probabilities.sum()
     reached = np.cumsum(probabilities[order])
     probabilities[order[int(np.searchsorted(reached, top_p)) + 1 :]] = 0
+    probabilities[probabilities < min_p * probabilities.max()] = 0
     return probabilities / probabilities.sum()
 
 
