@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from jaxwiz import __version__
-from jaxwiz.commands import add_config_arguments, audit, check, compare, pipeline, plan, show, stages
+from jaxwiz.commands import add_config_arguments, audit, chat, check, compare, pipeline, plan, serve, show, stages
 from jaxwiz.files import UserError
 from jaxwiz.stages import STAGES
 
@@ -30,6 +30,8 @@ _COMMANDS: dict[str, ModuleType] = {
     "compare": compare,
     "plan": plan,
     "audit": audit,
+    "serve": serve,
+    "chat": chat,
 }
 
 _EXAMPLES = """examples:

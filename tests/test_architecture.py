@@ -13,12 +13,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 LEVELS = {
-    **dict.fromkeys(("records", "files", "console", "config"), 0),
+    **dict.fromkeys(("records", "files", "console", "config", "exit_codes"), 0),
     **dict.fromkeys(("text", "llm", "sharding", "sandbox", "fanout"), 1),
     **dict.fromkeys(("model", "problems"), 2),  # problems makes programs for the sandbox
     **dict.fromkeys(("checkpoint", "clean"), 3),  # clean knows the problems
     **dict.fromkeys(("evolve", "data", "train", "convert", "sample", "evaluate"), 4),
-    **dict.fromkeys(("plan", "dry_run", "stages", "step", "pipeline", "commands", "cli"), 5),
+    **dict.fromkeys(("plan", "dry_run", "stages", "step", "pipeline", "launch", "doctor", "serve"), 5),
+    **dict.fromkeys(("insight",), 5),
+    **dict.fromkeys(("commands", "cli"), 5),
 }
 STAGES = {name for name, level in LEVELS.items() if level == 4}
 ALLOWED_BETWEEN_STAGES = {("train", "jaxwiz.data.feed")}

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from jaxwiz.cli import _parser
-from jaxwiz.config import read_overrides
+from jaxwiz.config import parse_config, read_overrides
 from jaxwiz.pipeline import show_file
+from jaxwiz.serve.config import ChatConfig, ServeConfig
 from jaxwiz.stages import STAGES
 from jaxwiz.step import parse_stage_config
 
@@ -29,6 +30,7 @@ PLACEHOLDERS = {
     "RUN...": "runs/a",
     "<stage>": "train",
     "[a.b=value": "",
+    "a.b=value": "",
     "...]": "",
     "...": "",
 }
@@ -37,7 +39,8 @@ COMMAND = re.compile(r"(?:^|(?<=[\s(`/]))jaxwiz [a-z].*")
 
 def commands_of(page: Path) -> list[str]:
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
-    blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in fenced if language in ("", "sh", "bash")]
     rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     blocks += re.findall(r"^ {4,}\S.*", rest, re.MULTILINE)
     inline = [code for code in re.findall(r"`([^`\n]+)`", rest) if code.startswith("jaxwiz ")]
@@ -67,6 +70,9 @@ def test_a_command_is_taken(command: str, monkeypatch: pytest.MonkeyPatch, capsy
     except SystemExit as end:
         assert end.code == 0, f"{command}: {capsys.readouterr().err}"
         return
+    if hasattr(options, "settings"):
+        data = read_overrides(options.settings, {"checkpoint": str(options.checkpoint)})
+        assert parse_config(data, {"serve": ServeConfig, "chat": ChatConfig}[options.command], command)
     if not hasattr(options, "overrides"):
         return
     if "=" in str(options.config) and not options.config.exists():

@@ -1,0 +1,1 @@
+"""An HTTP server that answers with a checkpoint, in OpenAI's protocol, and a chat in the terminal."""
