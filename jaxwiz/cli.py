@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from jaxwiz import __version__
-from jaxwiz.commands import add_config_arguments, audit, chat, check, compare, pipeline, plan, serve, show, stages
+from jaxwiz.commands import (
+    add_config_arguments,
+    audit,
+    chat,
+    check,
+    compare,
+    insight,
+    pipeline,
+    plan,
+    serve,
+    show,
+    stages,
+)
 from jaxwiz.files import UserError
 from jaxwiz.stages import STAGES
 
@@ -30,6 +42,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "compare": compare,
     "plan": plan,
     "audit": audit,
+    "insight": insight,
     "serve": serve,
     "chat": chat,
 }

@@ -68,7 +68,7 @@ class _Forecast:
         stages = forecast(seeds, config, prompts, measured_tokens(journal_path(config)))
         evolutions = config.rounds * min(len(seeds), config.items_per_round or len(seeds))
         own = sum(estimate_tokens(prompt_text(seed) + seed.output) for seed in seeds)
-        tokens = own + sum(stage.new_tokens for stage in stages if not stage.title.endswith("judge"))
+        tokens = own + sum(stage.new_tokens for stage in stages if not stage.title.endswith(("judge", "difficulty")))
         self._examples[config.out / "evolved.jsonl"] = len(seeds) + evolutions, tokens
 
     def _data(self, config: DataConfig) -> Iterator[str]:

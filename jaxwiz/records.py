@@ -57,6 +57,7 @@ class EvolvedTask(Record):
     round: int  # 0 for a seed, then 1, 2, ...
     attempt: int  # how often this parent had been tried before in earlier rounds
     rejected: str = ""  # elimination rule that rejected it; empty: kept
+    difficulty: int = 0  # a judge's score, 1 to 10; 0: nobody asked, or the reply held no score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

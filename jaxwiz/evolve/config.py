@@ -38,6 +38,8 @@ class CallsConfig:
       evolve: how evolutions are sampled.
       judge: how the equality judge is sampled.
       answer: how answers are sampled.
+      difficulty: how a judge is sampled who scores the difficulty of seeds and kept evolutions, from 1 to 10; null:
+        they are not scored.
       together: ask for verdict and answer in one phase, so that a round is two batches. It saves time where a batch
         takes a day, and costs an answer for each evolution that is then judged equal.
     """
@@ -45,6 +47,7 @@ class CallsConfig:
     evolve: CallConfig = CallConfig()
     judge: CallConfig = CallConfig(max_new_tokens=16, temperature=0.0, top_p=1.0)
     answer: CallConfig = CallConfig()
+    difficulty: CallConfig | None = None
     together: bool = False
 
 

@@ -55,7 +55,7 @@ def draw_operations(
 
 
 def sampling_seed(kind: str, seed: int, item: str, round_number: int, attempt: int) -> int:
-    """Returns the sampling seed, 0 to 2**31 - 1, of a call of some kind ("evolve", "judge", "answer") for an item."""
+    """Returns the sampling seed, 0 to 2**31 - 1, of a call of some kind ("evolve", "judge", ...) for an item."""
     return int.from_bytes(_digest(kind, seed, item, round_number, attempt)[:4], "big") >> 1
 
 

@@ -1,4 +1,4 @@
-"""The elimination rules, as pure functions that return a reason, or "" for what passes.
+"""The elimination rules, as pure functions that return a reason, or "" for what passes, and the judges' replies, read.
 
 WizardLM's four: judged equal; an apology ("sorry" in fewer than 80 words); nothing but punctuation and stop words; the
 prompt's own wording leaked. Beyond the paper an answer must have ended by itself, and an evolution must differ from its
@@ -37,6 +37,8 @@ EMPTY_LITERALS = frozenset({"[]", "{}", "()", '""', "''"})
 
 _WORD = re.compile(r"\w+")
 _VERDICT = re.compile(r"\W*(not[\s_-]+equal|equal)\W*", re.IGNORECASE)
+_SCALE = re.compile(r"\s*/\s*10\b|\bout of (10|ten)\b|\b(from )?1\s*(-|–|to)\s*10\b", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 
 
 def unfinished(result: GenerationResult) -> str:
@@ -53,6 +55,13 @@ def parse_verdict(reply: str) -> Verdict:
         if match := _VERDICT.fullmatch(text):
             return "equal" if match.group(1).lower() == "equal" else "not_equal"
     return "unclear"
+
+
+def parse_score(reply: str) -> int:
+    """Returns the one whole number from 1 to 10 that the first line of a reply holds, beside its scale; else 0."""
+    numbers = _NUMBER.findall(_SCALE.sub(" ", reply.strip().partition("\n")[0]))
+    score = int(numbers[0]) if len(numbers) == 1 and numbers[0].isdecimal() else 0
+    return score if 1 <= score <= 10 else 0
 
 
 def is_apology(response: str) -> bool:

@@ -1,9 +1,9 @@
 """The algorithm: rounds over a pool, each item drawn, evolved, judged, answered, and kept or eliminated.
 
-A round goes through its phases for all its items together: evolve, judge, answer. Each phase is one list of calls, as
-large as the round, which is what every backend wants, and an evolution rejected by one phase costs no calls in the
-next. Nothing here depends on the order in which answers arrive. Decided tasks are handed on and forgotten: memory holds
-the pool and one round.
+A round goes through its phases for all its items together: evolve, judge, answer, and score if that is asked for. Each
+phase is one list of calls, as large as the round, which is what every backend wants, and an evolution rejected by one
+phase costs no calls in the next. Nothing here depends on the order in which answers arrive. Decided tasks are handed on
+and forgotten: memory holds the pool and one round.
 """
 
 import dataclasses
@@ -92,7 +92,7 @@ class _Run:
     def evolve(self, seeds: Sequence[EvolvedTask]) -> Statistics:
         pool = self._admit(seeds)
         for round_number in range(1, self._config.rounds + 1):
-            if self._statistics.waiting.total():
+            if not self._statistics.complete:
                 break
             self._run_round(pool, round_number)
         return self._statistics
@@ -110,6 +110,7 @@ class _Run:
         decided = [one for one in candidates if not one.is_waiting]
         self._statistics.waiting[0] += len(candidates) - len(decided)
         self._checks.near_duplicates([one.task for one in decided if one.is_alive])
+        self._rate([one for one in decided if one.is_alive], 0)
         for one in decided:
             self._decide(one.task)
         return [Slot(dataclasses.replace(one.task, rejected="")) for one in candidates]
@@ -123,6 +124,7 @@ class _Run:
         self._evolve(candidates, round_number)
         self._judge_and_answer([one for one in candidates if one.is_alive], round_number)
         self._reject_duplicates([one for one in candidates if one.is_alive])
+        self._rate([one for one in candidates if one.is_alive], round_number)
         for slot, candidate in zip(slots, candidates, strict=True):
             if candidate.is_waiting:
                 self._statistics.waiting[round_number] += 1
@@ -229,6 +231,18 @@ class _Run:
         for one, repeats_another in zip(candidates, repeats, strict=True):
             if repeats_another:
                 one.update(rejected=NEAR_DUPLICATE)
+
+    def _rate(self, candidates: Sequence[_Candidate], round_number: int) -> None:
+        """Asks how difficult what is kept is. What a spent budget leaves without a score is kept without one."""
+        if self._config.calls.difficulty is None:
+            return
+        prompts = [self._prompts.difficulty.render(task=prompt_text(one.task)) for one in candidates]
+        calls = self._calls("difficulty", candidates, prompts, round_number)
+        for one, result in zip(candidates, self._results(calls, f"round {round_number}: difficulty"), strict=True):
+            if result is None:
+                self._statistics.unrated += 1
+            else:
+                one.task = dataclasses.replace(one.task, difficulty=eliminate.parse_score(result.text))
 
     def _answer_calls(self, candidates: Sequence[_Candidate], round_number: int) -> list[Call]:
         """Asks for each task with nothing around it: the instruction alone is the prompt."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxwiz.evolve.account import Account
 from jaxwiz.evolve.config import EvolveConfig
 from jaxwiz.evolve.journal import journal_path
+from jaxwiz.evolve.live import span
 from jaxwiz.evolve.operations import Prompts, load_prompts
 from jaxwiz.evolve.pool import prompt_text, read_seeds
 from jaxwiz.llm.config import OpenAIBackend, OpenAIBatchBackend
@@ -23,9 +24,10 @@ from jaxwiz.records import EvolvedTask
 ADDED_TOKENS = 25  # that an evolution has beyond its parent: 10 to 20 words, and some markup
 ANSWER_TOKENS = 400
 VERDICT_TOKENS = 3
+SCORE_TOKENS = 2
 FIRST_TOKEN_S, TOKENS_PER_S = 0.5, 50.0  # of one call at an endpoint
 BATCH_HOURS = 24.0
-KINDS = ("evolve", "judge", "answer")
+KINDS = ("evolve", "judge", "answer", "difficulty")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +83,11 @@ def dry_run(config: EvolveConfig) -> str:
     stages = forecast(seeds, config, load_prompts(config.operations, config.prompts), measured)
     total = total_of("in all", stages)
     account = Account(config.prices, in_batches=isinstance(config.generator, OpenAIBatchBackend))
-    head = f"{'stage':22} {'calls':>9} {'prompt tokens':>14} {'generated':>14} {'at most':>14}"
+    head = f"{'stage':25} {'calls':>9} {'prompt tokens':>14} {'generated':>14} {'at most':>14}"
     lines = [head + (f" {'cost':>10} {'at most':>10} {account.currency}" if config.prices else "")]
     for stage in (*stages, total):
         line = (
-            f"{stage.title:22} {stage.calls:>9} {stage.prompt_tokens:>14} {stage.new_tokens:>14} "
+            f"{stage.title:25} {stage.calls:>9} {stage.prompt_tokens:>14} {stage.new_tokens:>14} "
             f"{stage.most_new_tokens:>14}"
         )
         if config.prices:
@@ -130,6 +132,10 @@ def _stages(
     if unanswered:
         answer_tokens = ANSWER_TOKENS * len(unanswered)
         yield stage("round 0: answer", "answer", len(unanswered), sum(unanswered), answer_tokens)
+    if config.calls.difficulty:
+        rating_frame = estimate_tokens(prompts.difficulty.render(task=""))
+        seeds_and_frames = sum(lengths) + rating_frame * len(seeds)
+        yield stage("round 0: difficulty", "difficulty", len(seeds), seeds_and_frames, SCORE_TOKENS * len(seeds))
     for number in range(1, config.rounds + 1):
         children = parents + ADDED_TOKENS * items
         yield stage(f"round {number}: evolve", "evolve", items, parents + frame * items, children)
@@ -137,10 +143,13 @@ def _stages(
         verdicts = stage(f"round {number}: judge", "judge", items, judged, VERDICT_TOKENS * items)
         answers = stage(f"round {number}: answer", "answer", items, children, ANSWER_TOKENS * items)
         if config.calls.together:
-            yield total_of(f"round {number}: judge, answer", (verdicts, answers))
+            yield total_of(f"round {number}: judge and answer", (verdicts, answers))
         else:
             yield verdicts
             yield answers
+        if config.calls.difficulty:
+            tasks_and_frames = children + rating_frame * items
+            yield stage(f"round {number}: difficulty", "difficulty", items, tasks_and_frames, SCORE_TOKENS * items)
         if items == len(seeds):
             parents = children
         else:  # of a pool of which few items evolve, few parents have grown
@@ -159,9 +168,7 @@ def _times(config: EvolveConfig, stages: Sequence[Stage], total: Stage) -> list[
     if isinstance(backend, OpenAIBatchBackend):
         per_turn = backend.requests_per_file * backend.max_open_files
         turns = sum(-(-stage.calls // per_turn) for stage in stages)
-        return [
-            f"time: {turns} turns of batches, at most {BATCH_HOURS:.0f} h each: {_span(turns * 3600 * BATCH_HOURS)}"
-        ]
+        return [f"time: {turns} turns of batches, at most {BATCH_HOURS:.0f} h each: {span(turns * 3600 * BATCH_HOURS)}"]
     if not isinstance(backend, OpenAIBackend):
         return []
     flight_s = total.calls * FIRST_TOKEN_S + total.new_tokens / TOKENS_PER_S
@@ -171,13 +178,5 @@ def _times(config: EvolveConfig, stages: Sequence[Stage], total: Stage) -> list[
     if backend.tokens_per_minute:
         tokens = total.prompt_tokens + total.new_tokens
         bounds[f"{backend.tokens_per_minute} tokens/min"] = 60 * tokens / backend.tokens_per_minute
-    each = "; ".join(f"by {name} {_span(seconds)}" for name, seconds in bounds.items())
-    return [f"time: {_span(max(bounds.values()))} ({each})"]
-
-
-def _span(seconds: float) -> str:
-    """Returns a time in the unit that suits it."""
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    each = "; ".join(f"by {name} {span(seconds)}" for name, seconds in bounds.items())
+    return [f"time: {span(max(bounds.values()))} ({each})"]

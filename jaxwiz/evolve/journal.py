@@ -8,21 +8,19 @@ under way at the kill: their answers never came. Memory holds where each answer 
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from jaxwiz import files
-from jaxwiz.console import Advance, progress
+from jaxwiz.console import Advance
 from jaxwiz.evolve.account import Account
 from jaxwiz.evolve.config import EvolveConfig
+from jaxwiz.evolve.live import LiveView
 from jaxwiz.files import UserError
 from jaxwiz.llm.protocol import GenerationRequest, GenerationResult, TextGenerator
 from jaxwiz.llm.recording import RecordedAnswer, parse_line, recorded_lines, request_key
-
-Watch = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 class JournalError(UserError):
@@ -33,7 +31,7 @@ class Call(NamedTuple):
     """A request and what it is for.
 
     Attributes:
-      kind: "evolve", "judge" or "answer".
+      kind: "evolve", "judge", "answer" or "difficulty".
       round: whose round; 0 for seeds.
       request: what is asked.
     """
@@ -141,10 +139,6 @@ def _key_of(answer: RecordedAnswer, path: Path) -> bytes:
         ) from None
 
 
-def _show_calls(title: str, total: int) -> AbstractContextManager[Advance]:
-    return progress(title, total=total, unit="calls")
-
-
 class JournaledGenerator:
     """A generator that answers from the journal what it holds, and asks and journals the rest.
 
@@ -155,14 +149,26 @@ class JournaledGenerator:
     """
 
     def __init__(
-        self, generator: TextGenerator, journal: Journal, account: Account | None = None, watch: Watch = _show_calls
+        self,
+        generator: TextGenerator,
+        journal: Journal,
+        account: Account | None = None,
+        plan: Mapping[str, int] | None = None,
     ) -> None:
+        """Takes a generator that journals and counts.
+
+        Args:
+          generator: who answers what the journal doesn't.
+          journal: of the run.
+          account: of the run; None: one without prices and limits.
+          plan: for the view of the run: most calls of each phase, by title.
+        """
         self.account = account or Account()
         self.sent = 0
         self.is_broke = False
         self._generator = generator
         self._journal = journal
-        self._watch = watch
+        self._watch = LiveView(generator.activity, self.account, plan).watch
 
     def ask(self, calls: Sequence[Call], title: str) -> list[GenerationResult | None]:
         """Returns the answers in the order of `calls`, with None for those that the budget left no room for.
@@ -195,12 +201,6 @@ class JournaledGenerator:
                 self._send_wave(keys[:count], missing, requests[:count], advance)
                 keys = keys[count:]
 
-    def _state(self) -> str:
-        """Returns what the progress display shows beside its bar."""
-        doing = self._generator.activity
-        retries = f", {doing.retries} retries" if doing.retries else ""
-        return f"{doing.in_flight} in flight{retries}, {self.account.spent()}"
-
     def _send_wave(
         self,
         keys: Sequence[bytes],
@@ -219,7 +219,7 @@ class JournaledGenerator:
             for index, result in results.items():
                 self.account.add(calls[keys[index]].round, calls[keys[index]].kind, result)
             self.sent += len(results)
-            advance(len(results), self._state())
+            advance(len(results))
 
         if requests:
             self._generator.generate_all(requests, keep)

@@ -71,14 +71,16 @@ class Prompts:
     Attributes:
       operations: by name.
       judge: template with the slots FIRST and SECOND.
+      difficulty: template with the slot TASK.
     """
 
     operations: dict[str, Operation]
     judge: PromptTemplate
+    difficulty: PromptTemplate
 
 
 def load_prompts(names: Iterable[str], folder: Path | None = None) -> Prompts:
-    """Returns the judge's and the named operations' prompts.
+    """Returns the judges' and the named operations' prompts.
 
     Args:
       names: operations, "family/method".
@@ -88,7 +90,9 @@ def load_prompts(names: Iterable[str], folder: Path | None = None) -> Prompts:
       PromptError: an unknown operation, or a template with the wrong slots.
     """
     operations = {name: _load_operation(name, folder) for name in sorted(names)}
-    return Prompts(operations, parse_template(_read("judge.txt", folder), ("FIRST", "SECOND"), "judge.txt"))
+    judge = parse_template(_read("judge.txt", folder), ("FIRST", "SECOND"), "judge.txt")
+    difficulty = parse_template(_read("difficulty.txt", folder), ("TASK",), "difficulty.txt")
+    return Prompts(operations, judge, difficulty)
 
 
 def parse_template(text: str, slots: tuple[str, ...], source: str) -> PromptTemplate:

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -60,15 +58,6 @@ class RowFiles:
         else:
             self._places[task.id] = self._kept.tell()
             self._kept.write(line)
-
-    def kept(self) -> Iterator[EvolvedTask]:
-        """Yields the kept rows in the order in which they came."""
-        self._kept.flush()
-        for place in self._places.values():
-            self._kept.seek(place)
-            body = json.loads(self._kept.readline())
-            del body["schema"]
-            yield EvolvedTask(**body)
 
     def __enter__(self) -> "RowFiles":
         self._folder.mkdir(parents=True, exist_ok=True)

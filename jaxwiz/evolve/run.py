@@ -45,13 +45,15 @@ def run(config: EvolveConfig) -> Path:
         account = _account(config)
         generator = _generator(config, journal)
         checks = opened.enter_context(Checks(config.eliminate, config.out, journal, generator.name))
-        asker = JournaledGenerator(generator, journal, account)
+        plan = {stage.title: stage.calls for stage in forecast(seeds, config, prompts, {})}
+        asker = JournaledGenerator(generator, journal, account, plan)
         rows = opened.enter_context(RowFiles(config.out, config.seed))
         statistics = engine.evolve(seeds, config, prompts, asker.ask, checks, rows.add)
     described = statistics.to_json(account, generator.name, config.rounds)
     files.write_text(config.out / "statistics.json", json.dumps(described, indent=1) + "\n")
     files.write_text(config.out / "summary.txt", statistics.summarise(account, config.rounds))
     say(f"evolve: {asker.sent} calls sent, {statistics.kept} evolutions kept, {account.spent()} in all")
+    say(f"evolve: `jaxwiz insight {config.out}` shows what was kept, what not, and why")
     if asker.is_broke:
         raise BudgetError(
             f"budget: {account.spent()} taken, and another call might exceed it; {config.out} holds the set so far, "

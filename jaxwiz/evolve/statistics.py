@@ -20,16 +20,21 @@ class Statistics:
 
     Attributes:
       waiting: by round, items that a spent budget left without an answer.
+      unrated: kept tasks that it left without a score of their difficulty.
     """
 
     def __init__(self) -> None:
         self._outcomes: dict[int, Counter[tuple[str, str]]] = defaultdict(Counter)  # round -> (operation, reason)
         self._verdicts: dict[int, Counter[str]] = defaultdict(Counter)
+        self._scores: dict[int, Counter[int]] = defaultdict(Counter)  # round -> how often each difficulty
         self.waiting: Counter[int] = Counter()
+        self.unrated = 0
 
     def add(self, task: EvolvedTask) -> None:
         """Counts a seed or an evolution that was kept or rejected."""
         self._outcomes[task.round][task.operation, task.rejected] += 1
+        if task.difficulty:
+            self._scores[task.round][task.difficulty] += 1
 
     def add_verdict(self, round_number: int, verdict: str) -> None:
         """Counts a judge's verdict."""
@@ -40,6 +45,11 @@ class Statistics:
         """How many evolutions were kept."""
         return sum(_kept(counts) for number, counts in self._outcomes.items() if number > 0)
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing waits for a larger budget."""
+        return not self.waiting.total() and not self.unrated
+
     def to_json(self, account: Account, generator: str, rounds_wanted: int) -> dict[str, Any]:
         """Returns the content of statistics.json."""
         seeds = self._outcomes[0]
@@ -47,8 +57,8 @@ class Statistics:
             "schema": SCHEMA,
             "generator": generator,
             "rounds_wanted": rounds_wanted,
-            "complete": not self.waiting.total(),
-            "seeds": {"read": seeds.total() + self.waiting[0], **_outcome(seeds)},
+            "complete": self.complete,
+            "seeds": {"read": seeds.total() + self.waiting[0], **_outcome(seeds), "difficulty": self._difficulty(0)},
             "rounds": [self._round(number) for number in sorted({*self._outcomes, *self.waiting} - {0})],
             "calls": [
                 {
@@ -72,6 +82,7 @@ class Statistics:
             "tried": counts.total(),
             **_outcome(counts),
             "waiting": self.waiting[number],
+            "difficulty": self._difficulty(number),
             "verdicts": {verdict: self._verdicts[number][verdict] for verdict in VERDICTS},
             "operations": {
                 name: {"tried": of_one.total(), **_outcome(of_one)}
@@ -79,6 +90,11 @@ class Statistics:
                 for of_one in [Counter({key: count for key, count in counts.items() if key[0] == name})]
             },
         }
+
+    def _difficulty(self, number: int) -> float | None:
+        """Returns the mean score of a round's kept tasks, as far as they have one; None where none has."""
+        scores = self._scores[number]
+        return sum(score * count for score, count in scores.items()) / scores.total() if scores else None
 
     def summarise(self, account: Account, rounds: int) -> str:
         """Returns the lines of summary.txt."""
@@ -112,10 +128,16 @@ class Statistics:
             f"calls:       {calls.total()} ({', '.join(f'{kind} {count}' for kind, count in calls.items()) or 'none'})",
             f"tokens:      {prompt_tokens} in prompts, {new_tokens} generated",
         ]
+        if any(self._scores.values()):
+            means = {number: self._difficulty(number) for number in sorted(self._scores)}
+            named = [f"{f'round {number}' if number else 'seeds'} {mean:.2f}" for number, mean in means.items() if mean]
+            lines.append(f"difficulty:  {', '.join(named)}")
         if account.cost is not None:
             lines.append(f"cost:        {account.cost:.2f} {account.currency}")
         if self.waiting.total():
             lines.append(f"unfinished:  {self.waiting.total()} items wait for a larger budget")
+        if self.unrated:
+            lines.append(f"unfinished:  {self.unrated} scores of difficulty wait for a larger budget")
         return "\n".join(lines) + "\n"
 
 
