@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PINS := requirements/core.txt requirements/dev.txt
 PARITY_VENV := .venv-parity
 AOT_VENV := .venv-aot
+LAUNCH_VENV := .venv-launch
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test lint types test-parity test-ray test-aot test-multiprocess clean
+.PHONY: help quickstart test lint types test-parity test-ray test-aot test-multiprocess test-faults test-slurm test-launch clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,7 +19,7 @@ quickstart: $(VENV)/.core  ## install, get the model, evolve, fine-tune, sample,
 	$(BIN)/jaxwiz run configs/pipeline/quickstart.yaml $(ARGS)
 
 test: $(VENV)/.dev  ## all tests but those that the next targets run
-	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot and not multiprocess"
+	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot and not multiprocess and not faults and not slurm and not launch"
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -38,6 +39,15 @@ test-aot: $(AOT_VENV)/.ready  ## compile train steps for TPUs that are not here
 
 test-multiprocess: $(VENV)/.dev  ## training by several processes on this machine, some of them killed
 	$(BIN)/python -m pytest -q -m multiprocess
+
+test-faults: $(VENV)/.dev  ## training that is killed, starved and moved about, the long versions
+	$(BIN)/python -m pytest -q -m faults
+
+test-slurm: $(VENV)/.dev  ## a preempted job on a real Slurm of two nodes (apt-get install slurm-wlm munge; as root)
+	$(BIN)/python -m pytest -q -m slurm tests/launch
+
+test-launch: $(LAUNCH_VENV)/.ready  ## manifests and Dockerfiles of launch/ before their platforms' validators
+	$(LAUNCH_VENV)/bin/python -m pytest -q -m launch tests/launch/test_manifests.py
 
 $(VENV)/.core: requirements/core.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxwiz needs Python 3.11 or newer; set PYTHON=")'
@@ -64,5 +74,12 @@ $(AOT_VENV)/.ready: $(PINS) requirements/aot.txt pyproject.toml
 	$(AOT_VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# SkyPilot needs an older click than ours.
+$(LAUNCH_VENV)/.ready: requirements/launch.txt pyproject.toml
+	test -x $(LAUNCH_VENV)/bin/python || $(PYTHON) -m venv $(LAUNCH_VENV)
+	$(LAUNCH_VENV)/bin/python -m pip install --quiet -r requirements/launch.txt
+	$(LAUNCH_VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:  ## remove the environments and caches, never runs/
-	rm -rf $(VENV) $(PARITY_VENV) $(AOT_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(AOT_VENV) $(LAUNCH_VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -21,7 +21,7 @@ if [ -n "${SMALL:-}" ]; then
   shape=(--rows 2 --length 128 --dtype float32)
   suite kernels 120 benchmarks/attention.py "${shape[@]}" --heads 4 --kv-heads 2 --head-dim 64 --rounds 1
   suite train-1b 300 benchmarks/train.py configs/model/tiny.yaml "${shape[@]}" --attention cudnn auto --steps 1
-  suite decode 120 benchmarks/sample.py configs/model/tiny.yaml --batch-sizes 1 2 --prompt-tokens 8 --new-tokens 8
+  suite decode 120 benchmarks/sample.py configs/model/tiny.yaml --slots 1 2 --prompt-tokens 8 --new-tokens 8
   suite training 300 benchmarks/short_training.py --width 128 --length 512 --rows 2 --steps 60
 else
   shape=(--length 2048 --dtype bfloat16)
@@ -32,7 +32,7 @@ else
     --attention "${kernels[@]}"
   suite train-largest 150 benchmarks/train.py configs/model/llama-3b-wide.yaml "${shape[@]}" --rows 4 --remat full \
     --attention "${kernels[@]:0:2}" --fit-layers
-  suite decode 90 benchmarks/sample.py configs/model/tinyllama-1.1b.yaml --dtype bfloat16 --batch-sizes 1 8 64
+  suite decode 150 benchmarks/sample.py configs/model/tinyllama-1.1b.yaml --dtype bfloat16 --slots 1 16 64 256
   suite training 90 benchmarks/short_training.py --attention reference "${kernels[@]}"
 fi
 

@@ -17,7 +17,9 @@ from jaxwiz.commands import (
     chat,
     check,
     compare,
+    doctor,
     insight,
+    launch,
     pipeline,
     plan,
     serve,
@@ -45,6 +47,8 @@ _COMMANDS: dict[str, ModuleType] = {
     "insight": insight,
     "serve": serve,
     "chat": chat,
+    "launch": launch,
+    "doctor": doctor,
 }
 
 _EXAMPLES = """examples:

@@ -19,7 +19,7 @@ LEVELS = {
     **dict.fromkeys(("checkpoint", "clean"), 3),  # clean knows the problems
     **dict.fromkeys(("evolve", "data", "train", "convert", "sample", "evaluate"), 4),
     **dict.fromkeys(("plan", "dry_run", "stages", "step", "pipeline", "launch", "doctor", "serve"), 5),
-    **dict.fromkeys(("insight",), 5),
+    **dict.fromkeys(("insight", "evolve_loop"), 5),
     **dict.fromkeys(("commands", "cli"), 5),
 }
 STAGES = {name for name, level in LEVELS.items() if level == 4}

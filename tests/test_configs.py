@@ -11,7 +11,8 @@ from jaxwiz.pipeline import load_pipeline, show_file
 from jaxwiz.stages import STAGES, load_symbol
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "model")  # shapes: tests/plan
+NO_STAGES = ("model", "launch", "loop")  # shapes, launch specs, loops: tests/plan, tests/launch, tests/evolve_loop
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in NO_STAGES)
 MAX_FIELDS = 15
 
 

@@ -70,16 +70,55 @@ def test_signals_are_passed_on(number: int, name: str, code: int) -> None:
     assert process.returncode == code
 
 
+def spec(folder: Path, retries: int) -> str:
+    """Returns a spec of two processes whose stage is preempted the first two times."""
+    path = folder / "spec.yaml"
+    path.write_text(
+        f"name: job\ncommand: [train, {folder}]\naccelerator: {{kind: cpu, nodes: 2}}\nretries: {retries}\n"
+        "environment: {COLOUR: deep blue}\n"
+    )
+    return str(path)
+
+
+def run_preempted(folder: Path, retries: int, *arguments: str) -> tuple[int, str, list[str]]:
+    real = str(Path(sys.executable).with_name("jaxwiz"))
+    program = str(STAGE.with_name("preempted_twice.sh"))
+    code, out = run(spec(folder, retries), *arguments, JAXWIZ=program, REAL_JAXWIZ=real)
+    return code, out, (folder / "starts").read_text().splitlines()
+
+
+def test_a_spec_is_started_again_after_a_preemption(tmp_path: Path) -> None:
+    code, out, starts = run_preempted(tmp_path, 3)
+    assert code == 0, out
+    assert sorted(starts) == ["0 of 2: deep blue"] * 3 + ["1 of 2: deep blue"] * 3
+    assert "preempted (exit code 42); start 2 of 3 again" in out and "start 3 of 3" not in out
+
+
+def test_a_spec_is_started_no_more_often_than_it_says_and_with_fewer_processes_if_told(tmp_path: Path) -> None:
+    code, out, starts = run_preempted(tmp_path, 1, "accelerator.nodes=1")
+    assert code == 42, out
+    assert starts == ["0 of 1: deep blue"] * 2
+
+
+def test_a_job_that_was_told_to_end_is_not_started_again(tmp_path: Path) -> None:
+    process = start("1", "wait", RETRIES="5", JAXWIZ=str(STAGE.with_name("ends_with_42.sh")))
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 42 and "again" not in out and "started" not in out
+
+
 @pytest.mark.parametrize("arguments", [(), ("2",), ("0", "train"), ("two", "train")])
 def test_wrong_use_is_told(arguments: tuple[str, ...]) -> None:
     code, out = run(*arguments)
-    assert code == 2 and out.startswith("usage: launch/local.sh N STAGE")
+    assert code == 2 and out.startswith("usage: launch/local.sh SPEC.yaml")
 
 
 def test_scripts_are_short_and_shellcheck_has_nothing_against_them() -> None:
     program = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
-    scripts = sorted(LOCAL.parent.rglob("*.sh"))
+    scripts = sorted([*LOCAL.parent.rglob("*.sh"), *LOCAL.parent.rglob("*.sbatch")])
     assert all(len(script.read_text().splitlines()) <= 80 for script in scripts)
     assert all("\nset -euo pipefail\n" in script.read_text() for script in scripts)
-    done = subprocess.run([program, *map(str, scripts), str(STAGE)], capture_output=True, text=True, check=False)
+    stages = sorted(STAGE.parent.glob("*.sh"))
+    done = subprocess.run([program, *map(str, scripts + stages)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
