@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 
 LEVELS = {
-    **dict.fromkeys(("records", "files", "console", "config", "exit_codes"), 0),
+    **dict.fromkeys(("records", "files", "console", "config", "exit_codes", "html_page"), 0),
     **dict.fromkeys(("text", "llm", "sharding", "sandbox", "fanout"), 1),
     **dict.fromkeys(("model", "problems"), 2),  # problems makes programs for the sandbox
     **dict.fromkeys(("checkpoint", "clean"), 3),  # clean knows the problems

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from jaxwiz import files
 from jaxwiz.clean.run import CONTAMINATED, SUMMARY
 from jaxwiz.clean.tasks import CleanError
+from jaxwiz.html_page import page_environment
 
 MOST_SHOWN = 500  # contaminated rows on the page
 MOST_CHARACTERS = 6000  # of each text on the page
@@ -60,14 +60,9 @@ def render_page(summary: Mapping[str, Any], rows: Sequence[tuple[Mapping[str, st
       summary: what `find_exclusions` counted.
       rows: (hit, text) of each contaminated row.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    environment = page_environment(
+        _FOLDER, count=lambda number: f"{number:,}", share=lambda part: _share(part, summary["rows"])
     )
-    environment.filters.update(count=lambda number: f"{number:,}", share=lambda part: _share(part, summary["rows"]))
     shown = [_pair(summary, hit, text) for hit, text in rows[:MOST_SHOWN]]
     page = environment.get_template("report.html").render(
         summary=summary,

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from jaxwiz.evaluate.curve import lay_out_curve
@@ -22,6 +21,7 @@ from jaxwiz.evaluate.provenance import is_unknown
 from jaxwiz.evaluate.report import tally
 from jaxwiz.evaluate.summary import caveats, conclusions, samples_text
 from jaxwiz.evaluate.training import Training
+from jaxwiz.html_page import page_environment
 from jaxwiz.problems.problem import Problem
 from jaxwiz.records import Verdict
 
@@ -88,14 +88,7 @@ def render_page(
       most_text_bytes: most text of samples on the page.
       notes: further sentences that a reader should know.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=lambda share: f"{100 * share:.1f}%", loss=_loss, shown=page_text)
+    environment = page_environment(_FOLDER, percent=lambda share: f"{100 * share:.1f}%", loss=_loss, shown=page_text)
     script = (_FOLDER / "report.js").read_text(encoding="utf-8")
     data = choose_page_data(problems, systems, most_text_bytes)
     cells = [_cells(system.verdicts) for system in systems]

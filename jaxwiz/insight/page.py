@@ -13,12 +13,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from jaxwiz import __version__
 from jaxwiz.evaluate.page_data import page_text
 from jaxwiz.evolve.detectors import DETECTED
+from jaxwiz.html_page import page_environment
 from jaxwiz.insight.growth import Chart, lay_out
 from jaxwiz.insight.rows import Run
 from jaxwiz.insight.topics import find_topics
@@ -58,14 +58,7 @@ _STYLE_OF_REPORTS = resources.files("jaxwiz.evaluate") / "report.css"
 
 def render_page(run: Run) -> str:
     """Returns the page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=lambda number: f"{number:,}", percent=_percent, shown=page_text)
+    environment = page_environment(_FOLDER, count=lambda number: f"{number:,}", percent=_percent, shown=page_text)
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     statistics = run.statistics
     tried = sum(one["tried"] for one in statistics["rounds"])

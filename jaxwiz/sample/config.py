@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -44,6 +44,11 @@ class SamplingConfig:
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    def request_fields(self) -> dict[str, Any]:
+        """Returns how tokens are drawn, as fields of an engine's request."""
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+        return {**{name: getattr(self, name) for name in names}, "logit_bias": tuple(self.logit_bias.items())}
 
 
 @section

@@ -196,12 +196,7 @@ def _request(config: SampleConfig, question: Question, stops: tuple[str, ...]) -
     return Request(
         question.prompt,
         sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        logit_bias=tuple(sampling.logit_bias.items()),
+        **sampling.request_fields(),
         seed=int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big"),
         stop=stops,
     )

@@ -92,12 +92,7 @@ class Conversation:
             Request(
                 prompt,
                 max(1, min(sampling.max_new_tokens, room)),
-                temperature=sampling.temperature,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                min_p=sampling.min_p,
-                repetition_penalty=sampling.repetition_penalty,
-                logit_bias=tuple(sampling.logit_bias.items()),
+                **sampling.request_fields(),
                 seed=(sampling.seed + self._answers) % 2**64,
                 stop=(*self._prompter.end_texts, *sampling.stop),
             )

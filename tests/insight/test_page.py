@@ -7,6 +7,7 @@ import pytest
 
 from jaxwiz.cli import main
 from jaxwiz.evolve.config import BudgetConfig, CallConfig, CallsConfig
+from jaxwiz.evolve.detectors import DETECTED
 from jaxwiz.insight import page
 from jaxwiz.insight.growth import lay_out
 from jaxwiz.insight.rows import read_run
@@ -186,6 +187,19 @@ def test_a_run_whose_budget_ended_says_so(make_run):
         make_run(budget=BudgetConfig(max_tokens=3000))
     folder = Path(str(error.value).split("exceed it; ")[1].split(" holds")[0])
     assert "The budget ended before the run did" in page.render_page(read_run(folder))
+
+
+def test_seeds_alone_are_a_run_too(make_run):
+    text = page.render_page(read_run(make_run(rounds=0).out))
+    assert "No evolution was tried." in text and "25 seeds and 0 evolutions" in text
+
+
+def test_every_reason_that_the_rules_have_is_explained():
+    for reason in (*DETECTED, "judged_equal", "judged_unclear", "apology", "leak", "unchanged", "contaminated"):
+        assert page.REASONS[reason]
+    for what in ("evolution", "answer"):
+        for end in ("empty", "truncated", "filtered", "too_long", "unfinished"):
+            assert page.REASONS[f"{what}_{end}"]
 
 
 def test_a_drawing_by_hand():
