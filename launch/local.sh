@@ -5,8 +5,9 @@
 #   launch/local.sh 2 train configs/train/quickstart.yaml
 #
 # When one fails, the others are given GRACE_S seconds to end by themselves, saying why, and are ended then. INT, TERM
-# and HUP are passed on. The exit code is that of the first process that failed; after 42, preempted, and 43, hung, all
-# start again, RETRIES times, unless this script was told to end. GPUs are dealt out evenly. DRY_RUN=1 prints commands.
+# and HUP are passed on. The exit code is that of the first process that failed. All start again, RETRIES times, after
+# every exit code but 0, 2 (wrong config) and 130 (SIGINT), unless this script was told to end. GPUs are dealt out
+# evenly. DRY_RUN=1 prints the commands.
 #
 # Environment: JAXWIZ (the program), JAXWIZ_COORDINATOR (default: a free port of 127.0.0.1), GPUS (how many), GRACE_S.
 set -euo pipefail
@@ -72,7 +73,7 @@ for ((start = 0; ; start++)); do
     fi
   done
   [[ -z $ender ]] || kill -- "-$ender" 2>/dev/null || true
-  (((status == 42 || status == 43) && start < ${RETRIES:-0})) && [[ -z $told ]] || exit "$status"
-  ((status == 42)) && why=preempted || why=hung
+  [[ $told || $status =~ ^(0|2|130)$ ]] || ((start >= ${RETRIES:-0})) && exit "$status"
+  case $status in 42) why=preempted ;; 43) why=hung ;; *) why="failed, or lost a process" ;; esac
   echo "launch/local.sh: $why (exit code $status); start $((start + 1)) of $RETRIES again" >&2
 done

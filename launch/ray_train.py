@@ -4,7 +4,7 @@
 
 Training: Ray Train's JaxTrainer puts a worker on every host, and each worker starts `jaxwiz train` as a process of its
 own, so that a run ends and says why as it does everywhere. After a lost host, a preemption or an error Ray starts all
-of them again, `retries` times; with fewest_nodes also on fewer hosts. Other stages are submitted as a Ray job
+of them again, `retries` times; with fewest_nodes also on fewer hosts with GPUs. Other stages are submitted as a Ray job
 (ray_address = http://HEAD:8265), and fan out over the cluster by their own `engine=ray`.
 DRY_RUN=1 prints what would be run.
 """

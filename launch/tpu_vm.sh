@@ -53,7 +53,9 @@ case $action in
     ;;
   install)
     lines=("test -d jaxwiz || git clone --quiet $SOURCE jaxwiz" "cd jaxwiz" "${SETUP[@]}")
-    [[ -z $BUCKET ]] || lines+=("mkdir -p runs" "mountpoint -q runs || gcsfuse --implicit-dirs $BUCKET_NAME runs")
+    # States are folders that are renamed once they are complete, and all hosts have to see that at once.
+    mount="gcsfuse --implicit-dirs --rename-dir-limit=100000 --metadata-cache-ttl-secs=0 $BUCKET_NAME runs"
+    [[ -z $BUCKET ]] || lines+=("mkdir -p runs" "mountpoint -q runs || $mount")
     on_all "set -e; $(printf '%s; ' "${lines[@]}")"
     ;;
   run)

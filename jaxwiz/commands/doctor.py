@@ -13,7 +13,7 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("spec", nargs="?", type=Path, metavar="SPEC.yaml", help="launch spec: what to expect")
-    parser.add_argument("--folder", type=Path, default=Path("runs"), help="where results will go (runs)")
+    parser.add_argument("--folder", default="runs", help="where results will go (runs), or gs://BUCKET/PATH for states")
     parser.add_argument("--min-free-gib", type=float, default=20.0, metavar="N", help="that its disk has to have (20)")
     parser.add_argument("--timeout-s", type=float, default=180.0, metavar="N", help="for each part (180)")
 
@@ -24,6 +24,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       UserError: the launch or the spec contradicts itself.
     """
+    from etils import epath
+
     from jaxwiz.doctor.run import examine
     from jaxwiz.sharding.processes import join
 
@@ -36,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
 
         hosts = hosts_of(load_config(options.spec, LaunchConfig))
         expected = (hosts.count, hosts.devices or None)
-    sound = examine(processes, options.folder, options.min_free_gib, options.timeout_s, expected)
+    sound = examine(processes, epath.Path(options.folder), options.min_free_gib, options.timeout_s, expected)
     processes.leave()
     return 0 if sound else 1

@@ -1,12 +1,15 @@
 """What can be said of one host by itself: its software, its driver, its disk and the folder that results go to."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
-import os
+import math
 import shutil
 import socket
 import subprocess
 from pathlib import Path
+
+from etils import epath
 
 from jaxwiz.files import free_bytes
 from jaxwiz.sharding.agreement import code_facts
@@ -23,7 +26,7 @@ class HostReport:
       host: its name.
       versions: {package: version}, with a digest of jaxwiz's source.
       driver: of the accelerator, "none" without one.
-      free_gib: of the folder's disk.
+      free_gib: of the folder's disk; infinite for a bucket.
       folder: whether it can be used as training uses it, and by what file system.
       clock_s: how far the clock is ahead of the middle one of all hosts.
       ports: whether the next process was reached.
@@ -49,19 +52,19 @@ class HostReport:
     attention: str = "not run"
 
 
-def look_at_host(process: int, folder: Path) -> HostReport:
+def look_at_host(process: int, folder: epath.Path) -> HostReport:
     """Returns what needs neither the devices nor the other hosts.
 
     Args:
       process: the number of this one.
-      folder: where results will go.
+      folder: where results will go, or states: local, or such as gs://bucket/path.
     """
     return HostReport(
         process=process,
         host=socket.gethostname(),
         versions=code_facts(),
         driver=driver(),
-        free_gib=free_bytes(folder) / GIB,
+        free_gib=math.inf if is_bucket(folder) else free_bytes(Path(folder)) / GIB,
     )
 
 
@@ -83,13 +86,20 @@ def driver() -> str:
         return "none"
 
 
-def file_system(folder: Path) -> str:
+def is_bucket(folder: epath.Path) -> bool:
+    """Says whether a folder is reached by URL, as states in `checkpoint_folder` may be, and not through a mount."""
+    return "://" in str(folder)
+
+
+def file_system(folder: epath.Path) -> str:
     """Returns the type of the file system that a folder lies on, "unknown" where the system does not tell."""
+    if is_bucket(folder):
+        return str(folder).partition("://")[0]
     try:
         lines = Path("/proc/mounts").read_text().splitlines()
     except OSError:
         return "unknown"
-    target = str(folder.resolve())
+    target = str(Path(folder).resolve())
     best = ("", "unknown")
     for line in lines:
         _, place, kind, *_ = line.split()
@@ -99,7 +109,7 @@ def file_system(folder: Path) -> str:
     return best[1]
 
 
-def try_folder(folder: Path, token: str) -> str:
+def try_folder(folder: epath.Path, token: str) -> str:
     """Returns "" if files and folders can be made, renamed and removed there as training does it, else the fault.
 
     Args:
@@ -110,12 +120,13 @@ def try_folder(folder: Path, token: str) -> str:
     try:
         before.mkdir(parents=True)
         (before / "file").write_text(token)
-        os.replace(before, after)
+        before.rename(after)
         if (after / "file").read_text() != token:
             return "failed: what was written is not what is read"
-    except OSError as error:
-        return f"failed: {error}"
+    except Exception as error:  # a bucket's client has errors of its own, and may be missing
+        return f"failed: {error if isinstance(error, OSError) else f'{type(error).__name__}: {error}'}"
     finally:
-        shutil.rmtree(before, ignore_errors=True)
-        shutil.rmtree(after, ignore_errors=True)
+        for path in (before, after):
+            with contextlib.suppress(Exception):
+                path.rmtree(missing_ok=True)
     return ""

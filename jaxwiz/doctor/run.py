@@ -11,8 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
+
+from etils import epath
 
 from jaxwiz.doctor.host import HostReport, look_at_host
 from jaxwiz.doctor.together import check_folder, clock_skew, reach_next
@@ -31,7 +32,7 @@ class DoctorError(UserError):
 
 def examine(
     processes: Processes,
-    folder: Path,
+    folder: epath.Path,
     min_free_gib: float,
     timeout_s: float,
     expected: tuple[int, int | None] | None = None,

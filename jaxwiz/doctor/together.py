@@ -10,7 +10,8 @@ import secrets
 import socket
 import statistics
 import time
-from pathlib import Path
+
+from etils import epath
 
 from jaxwiz.doctor.host import file_system, try_folder
 from jaxwiz.sharding.launch import find_launch
@@ -62,7 +63,7 @@ def _own_address() -> str:
         return way.getsockname()[0]
 
 
-def check_folder(processes: Processes, folder: Path) -> str:
+def check_folder(processes: Processes, folder: epath.Path) -> str:
     """Returns "ok, TYPE" if all processes can use the folder and see the same one, else what this one finds wrong.
 
     Args:

@@ -1,6 +1,7 @@
 """What the reports of all hosts mean: who is the odd one out, and what to do. Reports in, text out; no JAX."""
 
 import collections
+import math
 from collections.abc import Callable, Sequence
 
 from jaxwiz.doctor.host import HostReport
@@ -81,7 +82,7 @@ def line(report: HostReport) -> str:
         f"jax {report.versions.get('jax', 'absent')}",
         f"driver {report.driver}",
         f"clock {report.clock_s * 1e3:+.0f} ms",
-        f"{report.free_gib:.0f} GiB free",
+        f"{report.free_gib:.0f} GiB free" if math.isfinite(report.free_gib) else "a bucket",
         f"folder {report.folder}",
         f"ports {report.ports}",
         f"sees {report.seen}",

@@ -155,7 +155,8 @@ class LaunchConfig:
       command: what follows `jaxwiz` on every host: a stage, its config, overrides.
       accelerator: the hosts.
       spot: take hosts that may be taken back at any time, where the platform has such.
-      retries: how often the job is started again after it ended by preemption (exit code 42) or lost a host.
+      retries: how often the job is started again after it was preempted (exit code 42), hung (43), failed or lost a
+        host (1 and others); a wrong config (2) and SIGINT (130) end it.
       grace_s: seconds between the notice of an end and the end, in which training saves its state.
       setup: shell commands that install jaxwiz on a bare host, in the checkout; images have done this.
       source: the git repository that a bare host clones.

@@ -123,9 +123,10 @@ def command_of(spec: LaunchConfig) -> tuple[str, ...]:
 
 
 def ray_scaling(spec: LaunchConfig) -> dict[str, Any]:
-    """Returns the arguments of Ray Train's ScalingConfig: one worker a host, with all of its devices."""
+    """Returns the arguments of Ray Train's ScalingConfig: a worker a host, with all of its devices; (fewest, most)."""
     hosts = hosts_of(spec)
-    workers = hosts.count if hosts.fewest == hosts.count else (hosts.fewest, hosts.count)
+    # Ray counts what is free in the cluster, so it cannot tell how many hosts without accelerators are left.
+    workers = (hosts.fewest, hosts.count) if hosts.devices and hosts.fewest < hosts.count else hosts.count
     if hosts.names is not None:
         tpu = {"use_tpu": True, "topology": hosts.topology, "accelerator_type": hosts.names.ray}
         return {"num_workers": workers, "resources_per_worker": {"TPU": hosts.devices}, **tpu}

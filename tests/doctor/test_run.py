@@ -1,5 +1,6 @@
 """The doctor on this machine: alone, and as two real processes of which one is odd."""
 
+import math
 import os
 import re
 import subprocess
@@ -7,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
-from jaxwiz.doctor.host import driver, file_system, try_folder
+from jaxwiz.doctor.host import driver, file_system, look_at_host, try_folder
 from jaxwiz.doctor.together import check_folder, clock_skew, reach_next
 from jaxwiz.sharding.processes import Processes
 
@@ -16,22 +20,35 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_folder_is_used_as_training_uses_it_and_left_as_it_was(tmp_path: Path) -> None:
-    assert try_folder(tmp_path / "runs", "a") == ""
+    assert try_folder(epath.Path(tmp_path) / "runs", "a") == ""
     assert list((tmp_path / "runs").iterdir()) == []
     (tmp_path / "file").write_text("")
-    assert try_folder(tmp_path / "file", "a").startswith("failed: ")
+    assert try_folder(epath.Path(tmp_path) / "file", "a").startswith("failed: [Errno")
+
+
+def test_a_bucket_is_tried_by_its_url_and_one_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system in memory stands in for the bucket's client, behind the same interface (fsspec)."""
+    bucket = epath.Path("gs://bucket/runs")
+    assert re.match("failed: (ImportError|ModuleNotFoundError): .*gcsfs", try_folder(bucket, "a"))
+    monkeypatch.setitem(_registry, "gcs", MemoryFileSystem)
+    try:
+        assert try_folder(bucket, "a") == ""
+        assert check_folder(Processes(), bucket) == "ok, gs"
+        assert look_at_host(0, bucket).free_gib == math.inf
+    finally:
+        epath.backend.fsspec_backend._get_filesystem.cache_clear()
 
 
 def test_the_file_system_is_that_of_the_innermost_mount() -> None:
-    assert file_system(Path("/proc/self")) == "proc"
-    assert file_system(Path("/")) != "unknown"
+    assert file_system(epath.Path("/proc/self")) == "proc"
+    assert file_system(epath.Path("/")) != "unknown"
 
 
 def test_one_process_agrees_with_itself(tmp_path: Path) -> None:
     alone = Processes()
     assert clock_skew(alone) == 0
     assert reach_next(alone) == "alone"
-    assert re.fullmatch(r"ok, \w+", check_folder(alone, tmp_path))
+    assert re.fullmatch(r"ok, \w+", check_folder(alone, epath.Path(tmp_path)))
 
 
 def test_a_driver_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ make test-slurm
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,21 @@ def test_a_preempted_job_goes_back_in_the_queue_and_is_started_anew(slurm: Slurm
     remove_logs(state)
 
 
+def test_a_cancelled_job_stays_cancelled(slurm: SlurmCluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path / "spec.yaml", "stand-in", f"[train, {tmp_path}]")
+    job = submit(slurm, spec, JAXWIZ=str(STAND_IN))
+    wait_for(slurm, job, running(1, tmp_path))
+    slurm.ask("scancel", job)
+    wait_for(slurm, job, ended)
+    give_up_at = time.monotonic() + 20
+    while "ended with exit code" not in log_of(state := slurm.state(job)):  # the script's last word, after Slurm's
+        assert time.monotonic() < give_up_at, log_of(state)
+        time.sleep(0.2)
+    assert "ended with exit code 42" in log_of(state) and "back in the queue" not in log_of(state)
+    assert (state["JobState"], state["Restarts"]) == ("CANCELLED", "0")
+    remove_logs(state)
+
+
 def test_a_job_is_not_started_more_often_than_the_spec_says(slurm: SlurmCluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path / "spec.yaml", "stand-in", f"[train, {tmp_path}]", retries=0)
     job = submit(slurm, spec, JAXWIZ=str(STAND_IN))
@@ -122,7 +138,19 @@ def test_a_job_is_not_started_more_often_than_the_spec_says(slurm: SlurmCluster,
     remove_logs(state)
 
 
-def test_training_goes_on_after_preemption_with_the_losses_of_an_uninterrupted_run(
+def kill_process(job: str, index: int) -> None:
+    """Kills one process of a job, as a failing node does."""
+    marks = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_PROCID={index}".encode()}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if marks <= set((folder / "environ").read_bytes().split(b"\0")) and b"train" in words:
+                os.kill(int(folder.name), signal.SIGKILL)
+        except OSError:  # ended meanwhile
+            continue
+
+
+def test_training_goes_on_after_preemption_and_a_loss_with_the_losses_of_an_uninterrupted_run(
     slurm: SlurmCluster, tmp_path: Path, tiny_checkpoint: Path, tiny_dataset: Path
 ) -> None:
     from jaxwiz.train.metrics import read_metrics
@@ -141,14 +169,19 @@ def test_training_goes_on_after_preemption_with_the_losses_of_an_uninterrupted_r
         if name == "preempted":
             wait_for(slurm, job, lambda state: ended(state) or len(read_metrics(metrics)) >= 10)  # noqa: B023
             slurm.ask("scancel", "--signal=TERM", job)
+            wait_for(slurm, job, lambda state: ended(state) or state["Restarts"] == "1")
+            saved = len(read_metrics(metrics))
+            wait_for(slurm, job, lambda state: ended(state) or len(read_metrics(metrics)) >= saved + 5)  # noqa: B023
+            kill_process(job, 1)
         state = wait_for(slurm, job, ended)
         assert state["JobState"] == "COMPLETED", log_of(state)
         found[name] = read_metrics(metrics), state
     (whole, state), (preempted, state_of_preempted) = found["whole"], found["preempted"]
-    assert state["Restarts"] == "0" and state_of_preempted["Restarts"] == "1", log_of(state_of_preempted)
+    assert state["Restarts"] == "0" and state_of_preempted["Restarts"] == "2", log_of(state_of_preempted)
     assert "2 processes, launched by Slurm job" in log_of(state_of_preempted)
     # No periodic state lies on disk (checkpoint_steps): it went on from the one that it saved when told to end.
-    assert "resum" in log_of(state_of_preempted).lower()
+    said = log_of(state_of_preempted)
+    assert "resum" in said.lower() and "preempted: back" in said and "lost a process (exit code 137): back" in said
     assert [line["loss"] for line in preempted if "loss" in line] == [line["loss"] for line in whole if "loss" in line]
     for one in found.values():
         remove_logs(one[1])
