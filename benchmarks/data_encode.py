@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=20_000)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     found = measure(
         arguments.tokenizer,
@@ -125,9 +126,9 @@ def main() -> None:
     table.add_row("ratio", f"{found['ratio']:.3f}")
     table.add_row("ratio by processor time", f"{found['cpu_ratio']:.3f}")
     Console().print(table)
-    RESULTS.parent.mkdir(exist_ok=True)
+    arguments.out.parent.mkdir(exist_ok=True)
     described = {"jaxwiz": jaxwiz.__version__, "tokenizers": tokenizers.__version__, "cores": os.cpu_count(), **found}
-    RESULTS.write_text(json.dumps(described, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(described, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--folder", type=Path, help="for sources and results, several GB; removed again")
     parser.add_argument("--only", choices=[*CLEANING])
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
 
     console = Console()
@@ -197,8 +198,8 @@ def main() -> None:
                 f"peak {full['peak_rss'] / 2**30:.2f} GiB, with a tenth of the rows {small['peak_rss'] / 2**30:.2f}: "
                 f"{grown / 2**20:.0f} MiB per million rows"
             )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
     over = [name for name, run in result["runs"].items() if run["peak_rss"] > LIMIT_BYTES]
     if over:
         raise SystemExit(f"more than {LIMIT_BYTES / 2**30:.0f} GiB of memory: {', '.join(over)}")

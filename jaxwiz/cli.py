@@ -17,7 +17,9 @@ from jaxwiz.commands import (
     chat,
     check,
     compare,
+    data_stats,
     doctor,
+    evolve_loop,
     insight,
     launch,
     pipeline,
@@ -26,12 +28,9 @@ from jaxwiz.commands import (
     show,
     stages,
 )
+from jaxwiz.exit_codes import FAILED, INTERRUPTED
 from jaxwiz.files import UserError
 from jaxwiz.stages import STAGES
-
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT
 
 # Faults of the user's machine rather than of jaxwiz: a message says all, a traceback nothing more.
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -45,6 +44,8 @@ _COMMANDS: dict[str, ModuleType] = {
     "plan": plan,
     "audit": audit,
     "insight": insight,
+    "evolve-loop": evolve_loop,
+    "data stats": data_stats,
     "serve": serve,
     "chat": chat,
     "launch": launch,
@@ -67,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: the command line without the program's name; None: this process's.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         return _COMMANDS[options.command].run(options) if options.command in _COMMANDS else _run_stage(options)
     except (Exception, KeyboardInterrupt) as error:
         explained = _explain(error)
         if explained is None:
-            _tell_others(error, EXIT_FAILED)
+            _tell_others(error, FAILED)
             raise
         message, code = explained
         print(f"jaxwiz {options.command}: {message}", file=sys.stderr)
@@ -81,14 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with a command of two words as one; it begins with a stage's name, whose config follows."""
+    command = " ".join(arguments[:2])
+    return [command, *arguments[2:]] if command in _COMMANDS else list(arguments)
+
+
 def _explain(error: BaseException) -> tuple[str, int] | None:
     """Returns what the user is told of an error, and the exit code; None for a fault of jaxwiz."""
     if isinstance(error, UserError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in _MACHINE_FAULTS:
-        return f"{error}; mend it, and the same command continues from here", EXIT_FAILED
+        return f"{error}; mend it, and the same command continues from here", FAILED
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command continues from here", EXIT_INTERRUPTED
+        return "interrupted; the same command continues from here", INTERRUPTED
     return None
 
 
@@ -118,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_arguments(add(name, command.SUMMARY, getattr(command, "DESCRIPTION", "")))
     for stage in STAGES.values():
         files = f"reads   {stage.reads}\nwrites  {', '.join(stage.results)} (below `out`)"
+        files += "".join(
+            f"\nsee also `jaxwiz {name}`: {command.SUMMARY}"
+            for name, command in _COMMANDS.items()
+            if name.startswith(f"{stage.name} ")
+        )
         stage_parser = add(stage.name, stage.summary, files)
         add_config_arguments(stage_parser)
         if stage.name == "train":

@@ -103,6 +103,14 @@ def move_into_place(source: Path, target: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)
 
 
+def point_to(link: Path, target: str) -> None:
+    """Makes `link` a symbolic link to `target`, relative to its folder, in place of the link that it was."""
+    partial = link.with_name(f".{link.name}.partial-{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    os.replace(partial, link)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 `text` to `path` atomically, creating parent folders."""
     with atomic_file(path) as partial:

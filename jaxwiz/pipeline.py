@@ -66,6 +66,7 @@ class StepConfig:
     pod: PodConfig | None = None
 
 
+Step = tuple[str, Stage, Any]  # name, stage, validated config
 StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
@@ -82,7 +83,7 @@ class PipelineConfig:
     steps: Annotated[dict[StepName, StepConfig], Field(min_length=1)]
 
 
-def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig, list[tuple[str, Stage, Any]]]:
+def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig, list[Step]]:
     """Returns a pipeline file's config and its steps as (name, stage, validated stage config).
 
     Args:
@@ -103,7 +104,7 @@ def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig,
     earlier: dict[str, str] = {}
     for name, step in pipeline.steps.items():
         try:
-            steps.append(_resolve_step(path, pipeline.out / name, name, step, earlier, overrides))
+            steps.append(resolve_step(path, pipeline.out / name, name, step, earlier, overrides))
         except ConfigError as error:
             faults.append(str(error))
         earlier[name] = str(pipeline.out / name)
@@ -112,9 +113,22 @@ def load_pipeline(path: Path, overrides: Sequence[str]) -> tuple[PipelineConfig,
     return pipeline, steps
 
 
-def _resolve_step(
+def resolve_step(
     path: Path, out: Path, name: str, step: StepConfig, earlier: dict[str, str], overrides: Sequence[str]
-) -> tuple[str, Stage, Any]:
+) -> Step:
+    """Returns a step of `path` with its config.
+
+    Args:
+      path: the file that names the step; its `use` is relative to it.
+      out: the step's folder.
+      name: its name.
+      step: what the file says of it.
+      earlier: folders of the steps before it, by name.
+      overrides: "name.key=value"; those of other steps are left alone.
+
+    Raises:
+      ConfigError: its faults.
+    """
     source = f"{path} step {name!r}"
     if step.stage not in STAGES:
         raise ConfigError(f"{source}: stage = {step.stage!r}: must be one of {', '.join(STAGES)}")
@@ -217,36 +231,53 @@ def run_pipeline(path: Path, overrides: Sequence[str]) -> int:
       ConfigError: a config is faulty, or an input is missing that no step makes; nothing has been run.
     """
     pipeline, steps = load_pipeline(path, overrides)
-    _require_inputs(pipeline, steps)
+    require_inputs(pipeline.out, steps)
+    code = run_steps(steps, pipeline.out / "configs")
+    if code == 0:
+        _print_summaries(pipeline, steps)
+    return code
+
+
+def run_steps(steps: Sequence[Step], configs: Path, label: str = "") -> int:
+    """Runs the steps that are not finished, each in a process of its own.
+
+    Args:
+      steps: in their order.
+      configs: folder in which each step's config is written.
+      label: before each step's title.
+
+    Returns:
+      0, or the exit code of the step that failed; the steps after it have not been run.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the step ends with us
     for number, (name, stage, config) in enumerate(steps, start=1):
-        title = f"[{number}/{len(steps)}] {name} ({stage.name})"
+        title = f"{label}[{number}/{len(steps)}] {name} ({stage.name})"
         if step_state(stage, config).status == "finished":
             say(f"{title}: skipped, inputs and config have not changed")
             continue
         say(f"{title}")
-        step_file = pipeline.out / "configs" / f"{name}.yaml"
+        step_file = configs / f"{name}.yaml"
         files.write_text(step_file, f"stage: {stage.name}\n" + to_yaml(config))
         code = subprocess.run([sys.executable, "-m", "jaxwiz.cli", stage.name, str(step_file)], check=False).returncode
         if code != 0:
             say(f"{title} failed with exit code {code}. Finished steps are kept; the same command continues here.")
             return code if code > 0 else 128 - code
-    _print_summaries(pipeline, steps)
     return 0
 
 
-def _require_inputs(pipeline: PipelineConfig, steps: list[tuple[str, Stage, Any]]) -> None:
+def require_inputs(out: Path, steps: Sequence[Step]) -> None:
+    """Raises ConfigError naming every input of `steps` that is missing and that no step makes below `out`."""
     missing = [
         f"{name}.{key} = '{source}': no such file or folder; create it or correct the key"
         for name, _, config in steps
         for key, source in input_paths(config)
-        if not source.exists() and not source.is_relative_to(pipeline.out)
+        if not source.exists() and not source.is_relative_to(out)
     ]
     if missing:
         raise ConfigError("\n".join(missing))
 
 
-def _print_summaries(pipeline: PipelineConfig, steps: list[tuple[str, Stage, Any]]) -> None:
+def _print_summaries(pipeline: PipelineConfig, steps: list[Step]) -> None:
     for name, _, config in steps:
         summary = config.out / "summary.txt"
         print(f"\n== {name} ==\n{summary.read_text(encoding='utf-8').rstrip()}")

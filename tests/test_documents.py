@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxwiz.cli import _parser
+from jaxwiz.cli import _joined, _parser
 from jaxwiz.config import parse_config, read_overrides
 from jaxwiz.pipeline import show_file
 from jaxwiz.serve.config import ChatConfig, ServeConfig
@@ -66,7 +66,7 @@ def test_a_command_is_taken(command: str, monkeypatch: pytest.MonkeyPatch, capsy
     if words[0] in STAGES and len(words) == 1:
         return
     try:
-        options = _parser().parse_args(words)
+        options = _parser().parse_args(_joined(words))
     except SystemExit as end:
         assert end.code == 0, f"{command}: {capsys.readouterr().err}"
         return

@@ -107,10 +107,10 @@ def load_tasks(configs: Sequence[BenchmarkConfig]) -> tuple[list[Used], list[Tas
     Raises:
       UserError: one can't be had, or is named twice.
     """
-    kinds = [config.kind for config in configs]
-    for kind in kinds:
-        if kinds.count(kind) > 1:
-            raise CleanError(f"clean.benchmarks: {kind!r} is named twice; name each benchmark once")
+    whole = [dataclasses.replace(config, ids=(), limit=None) for config in configs]
+    for config in whole:
+        if whole.count(config) > 1:
+            raise CleanError(f"clean.benchmarks: {config.kind!r} is named twice; name each benchmark once")
     benchmarks = [_load(config) for config in configs]
     used = [Used(one.name, one.version, one.sha256, one.file, len(one.problems)) for one in benchmarks]
     return used, tasks_of(benchmarks)

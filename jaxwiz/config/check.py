@@ -1,4 +1,4 @@
-"""What `jaxwiz check` finds before anything runs. Every `Path` field but `out` names an input: one walk finds them."""
+"""What `jaxwiz check` finds before anything runs. One walk finds inputs: `Path` fields but `out`, template files."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,7 +20,10 @@ class Finding:
 
 
 def input_paths(config: Any, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Yields (dotted key, path) for every path that a config reads: all `Path` values except the fields named `out`."""
+    """Yields (dotted key, path) for every path that a config reads.
+
+    These are all `Path` values except the fields named `out`, and a `template` that is a file's path, not a name.
+    """
     if dataclasses.is_dataclass(config):
         children = [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
     elif isinstance(config, dict):
@@ -34,6 +37,8 @@ def input_paths(config: Any, prefix: str = "") -> Iterator[tuple[str, Path]]:
         if isinstance(value, Path):
             if name != "out":
                 yield key, value
+        elif name == "template" and isinstance(value, str) and value.endswith(".jinja"):
+            yield key, Path(value)
         else:
             yield from input_paths(value, f"{key}.")
 

@@ -7,9 +7,7 @@ manifest, for another tokenizer would show other text and find faults that are n
 
 import collections
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +19,7 @@ from jaxwiz.console import progress
 from jaxwiz.data.audit import CHECKS, Finding, audit_rows, rules_of
 from jaxwiz.data.audit_page import render_page
 from jaxwiz.data.config import DataConfig
+from jaxwiz.data.manifest import read_manifest
 from jaxwiz.data.rows import DatasetError, RowReader, read_shape
 from jaxwiz.text.templates import Template, load_template
 from jaxwiz.text.tokenizer import Tokenizer, load_tokenizer
@@ -65,12 +64,8 @@ def open_dataset(path: Path, tokenizer: Path | None = None) -> Audited:
     Raises:
       DatasetError: something is missing, or tokenizer and template are not those of the manifest.
     """
-    out = path.absolute().parent if (path / "features.json").is_file() else path
-    try:
-        manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-        made_with = {name: manifest[name]["sha256"] for name in ("tokenizer", "template")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{out / 'manifest.json'}: {error}; give the folder that `jaxwiz data` wrote") from None
+    out, manifest = read_manifest(path)
+    made_with = {name: manifest[name]["sha256"] for name in ("tokenizer", "template")}
     template_name = manifest["template"]["name"]
     if (out / "config.yaml").is_file():
         settings = read_config_file(out / "config.yaml")

@@ -4,11 +4,14 @@ Neither holds a path or a time, so the same inputs give the same files on any ma
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxwiz import __version__
 from jaxwiz.data.config import DataConfig
+from jaxwiz.data.rows import DatasetError
 from jaxwiz.data.shards import Shard
 from jaxwiz.text.templates import Template
 from jaxwiz.text.tokenizer import Tokenizer
@@ -83,6 +86,32 @@ def make_manifest(
         "seed": config.seed,
         "splits": {name: split_facts(shards, config.sequence_length) for name, shards in splits.items()},
     }
+
+
+def read_manifest(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns a data stage's folder and the manifest in it.
+
+    Args:
+      path: that folder, or `dataset` below it.
+
+    Raises:
+      DatasetError: there is no manifest, or one of something else.
+    """
+    out = path.absolute().parent if (path / "features.json").is_file() else path
+    file = out / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if manifest["schema"] != MANIFEST_SCHEMA:
+            raise ValueError(f"schema {manifest['schema']!r} instead of {MANIFEST_SCHEMA!r}")
+        summarize(manifest)  # fails where something is missing
+    except KeyError as error:
+        raise DatasetError(
+            f"{file}: lacks {error}, which this version of jaxwiz writes; give the folder that `jaxwiz data` wrote, or "
+            "run the data stage again"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise DatasetError(f"{file}: {error}; give the folder that `jaxwiz data` wrote") from None
+    return out, manifest
 
 
 def summarize(manifest: dict[str, Any]) -> str:

@@ -119,7 +119,7 @@ class EvolveConfig:
       operations: operation, as "folder/file" below the prompts folder, to its weight in the draw.
       quotas: operation to the largest share of a round's items that it may evolve, in (0, 1]; those above it draw again
         among the others.
-      rounds: how often the pool is evolved.
+      rounds: how often the pool is evolved; 0: seeds are answered and checked, and that is all.
       items_per_round: evolve only that many items of the pool in each round; null: all.
       calls: how calls are sampled.
       eliminate: what is rejected beyond the four rules.
@@ -137,7 +137,7 @@ class EvolveConfig:
     generator: BackendConfig
     operations: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
     quotas: dict[str, Annotated[float, Field(gt=0, le=1)]] = dataclasses.field(default_factory=dict)
-    rounds: Annotated[int, Field(gt=0)] = 4
+    rounds: Annotated[int, Field(ge=0)] = 4
     items_per_round: Annotated[int, Field(gt=0)] | None = None
     calls: CallsConfig = CallsConfig()
     eliminate: EliminateConfig = EliminateConfig()

@@ -89,10 +89,6 @@ class Journal:
         self._reader.seek(self._places[key])
         return parse_line(self._reader.readline(), str(self._path)).result
 
-    def get(self, key: bytes) -> GenerationResult | None:
-        """Returns the answer to a call, or None if it is not answered."""
-        return self[key] if key in self._places else None
-
     def append(self, answers: Sequence[RecordedAnswer]) -> None:
         """Makes `answers` durable, then known.
 
@@ -179,26 +175,26 @@ class JournaledGenerator:
         """
         keys = [bytes.fromhex(request_key(self._generator.name, call.request)) for call in calls]
         missing: dict[bytes, Call] = {}
-        counted: set[bytes] = set()
+        answers: dict[bytes, GenerationResult] = {}
         for key, call in zip(keys, calls, strict=True):
             if key not in self._journal:
                 missing.setdefault(key, call)
-            elif key not in counted:
-                counted.add(key)
-                self.account.add(call.round, call.kind, self._journal[key])
+            elif key not in answers:
+                answers[key] = self._journal[key]
+                self.account.add(call.round, call.kind, answers[key])
         if missing:
-            self._send(missing, title)
-        return [self._journal.get(key) for key in keys]
+            self._send(missing, title, answers)
+        return [answers.get(key) for key in keys]
 
-    def _send(self, missing: Mapping[bytes, Call], title: str) -> None:
-        """Asks in waves that the budget has room for; without a budget in one."""
+    def _send(self, missing: Mapping[bytes, Call], title: str, answers: dict[bytes, GenerationResult]) -> None:
+        """Asks in waves that the budget has room for, without a budget in one; what is durable goes into `answers`."""
         keys = list(missing)
         with self._watch(title, len(keys)) as advance:
             while keys and not self.is_broke:
                 requests = [missing[key].request for key in keys]
                 count = self.account.affordable(requests)
                 self.is_broke = count == 0
-                self._send_wave(keys[:count], missing, requests[:count], advance)
+                self._send_wave(keys[:count], missing, requests[:count], answers, advance)
                 keys = keys[count:]
 
     def _send_wave(
@@ -206,6 +202,7 @@ class JournaledGenerator:
         keys: Sequence[bytes],
         calls: Mapping[bytes, Call],
         requests: Sequence[GenerationRequest],
+        answers: dict[bytes, GenerationResult],
         advance: Advance,
     ) -> None:
         def keep(results: Mapping[int, GenerationResult]) -> None:
@@ -217,6 +214,7 @@ class JournaledGenerator:
                 ]
             )
             for index, result in results.items():
+                answers[keys[index]] = result
                 self.account.add(calls[keys[index]].round, calls[keys[index]].kind, result)
             self.sent += len(results)
             advance(len(results))

@@ -47,6 +47,7 @@ class LiveView:
         self._activity, self._account, self._clock = activity, account, clock
         self._plan = dict(plan or {})
         self._title, self._total, self._done = "", 0, 0
+        self._looked_at = 0  # how many answers there were when `_seen` got its last entry
         self._began = clock()
         self._seen: collections.deque[tuple[float, int, int]] = collections.deque()  # time, calls, tokens
 
@@ -64,10 +65,14 @@ class LiveView:
         self._seen.append((self._began, 0, self._account.tokens))
         if terminal is None and not sys.stderr.isatty():
             with progress(title, total, unit="calls") as advance:
+                line = ""
 
                 def log(units: int = 1, note: str = "") -> None:
+                    nonlocal line
                     self._advance(units)
-                    advance(units, note or self.line())
+                    if self._looked_at == self._done or self._done == self._total:
+                        line = self.line()  # it costs more than all else that is done for an answer
+                    advance(units, line)
 
                 yield log
             return
@@ -112,6 +117,7 @@ class LiveView:
         now = self._clock()
         if now - self._seen[-1][0] >= BETWEEN_LOOKS_S:
             self._seen.append((now, self._done, self._account.tokens))
+            self._looked_at = self._done
         while len(self._seen) > 1 and self._seen[1][0] <= now - SPEED_S:
             self._seen.popleft()
 

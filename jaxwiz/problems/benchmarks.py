@@ -41,7 +41,7 @@ def load_benchmark(config: BenchmarkConfig) -> Benchmark:
     if isinstance(config, HumanEvalConfig):
         known = parse_humaneval(text, file)
     elif isinstance(config, MbppConfig):
-        known = parse_mbpp(text, file, config.challenge_tests)
+        known = parse_mbpp(text, file, config.challenge_tests, config.split)
     else:
         known = parse_evalplus(text, file, config.kind)
     digest = sha256_of_bytes(text)

@@ -54,11 +54,12 @@ class HumanEvalPlusConfig:
 
 @section
 class MbppConfig:
-    """MBPP's test split: 500 tasks, scored by their three assertions each.
+    """MBPP: the 500 tasks of its test split, or those of another, scored by their three assertions each.
 
     Attributes:
       kind: "mbpp".
-      path: the task file, .jsonl or .jsonl.gz; none: the published file, downloaded once into `cache`.
+      path: the task file, .jsonl or .jsonl.gz; none: the published file of the test split, downloaded into `cache`.
+      split: "test", ids 11 to 510; "validation", 511 to 600; or "train", 601 to 974. Published scores are of the first.
       ids: the task ids to use, for instance Mbpp/11; empty: all.
       limit: use only the first so many of them, in the file's order; none: all.
       cache: folder for downloads; "~" is the home folder.
@@ -67,10 +68,16 @@ class MbppConfig:
 
     kind: Literal["mbpp"] = "mbpp"
     path: Path | None = None
+    split: Literal["test", "validation", "train"] = "test"
     ids: tuple[str, ...] = ()
     limit: TaskLimit | None = None
     cache: str = "~/.cache/jaxwiz"
     challenge_tests: bool = False
+
+    def __post_init__(self) -> None:
+        """Requires a file for splits that the published one doesn't have."""
+        if self.split != "test" and self.path is None:
+            raise ValueError(f"split = {self.split!r} needs path: a file of all 974 tasks, mbpp.jsonl")
 
 
 @section

@@ -1,4 +1,4 @@
-"""MBPP's task file: short tasks of a text, reference code and three assertions each; the test split is ids 11 to 510.
+"""MBPP's task file: short tasks of a text, reference code and three assertions each; splits are ranges of ids.
 
 The prompt of a task, where a base model goes on from it, is the usual one: text and assertions in a docstring.
 """
@@ -14,24 +14,26 @@ PUBLISHED = source.Release(
     "8478a56b5daea733256fff11a2998234cd6e100cd20894093ea41c8d89459fda",
     "https://github.com/nlpxucan/WizardLM/raw/main/WizardCoder/data/mbpp.test.zip",
 )
-TEST_IDS = range(11, 511)
+SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
 
 
-def parse_mbpp(text: bytes, file: Path, challenge_tests: bool = False) -> dict[str, Problem]:
-    """Returns {"Mbpp/11": Problem, ...} of the test split in a task file's text, in its order.
+def parse_mbpp(text: bytes, file: Path, challenge_tests: bool = False, split: str = "test") -> dict[str, Problem]:
+    """Returns {"Mbpp/11": Problem, ...} of a split in a task file's text, in its order.
 
     Args:
-      text: of a file with the test split alone, or with all 974 tasks.
+      text: of a file with that split alone, or with all 974 tasks.
       file: its path, for messages.
       challenge_tests: whether the challenge tests count too.
+      split: one of `SPLITS`.
 
     Raises:
       BenchmarkError: it is no MBPP file; names file, line and field.
     """
     problems: dict[str, Problem] = {}
+    ids = SPLITS[split]
     for where, row in source.rows(text, file):
         number = source.field(row, "task_id", int, where)
-        if number not in TEST_IDS:
+        if number not in ids:
             continue
         description, code, setup = (source.field(row, name, str, where) for name in ("text", "code", "test_setup_code"))
         examples = tuple(_texts(row, "test_list", where))
@@ -50,7 +52,7 @@ def parse_mbpp(text: bytes, file: Path, challenge_tests: bool = False) -> dict[s
             raise BenchmarkError(f"{where}: task {number} appears twice; keep one")
         problems[problem.task_id] = problem
     if not problems:
-        raise BenchmarkError(f"{file}: no tasks {TEST_IDS.start} to {TEST_IDS.stop - 1} in it; is this the right file?")
+        raise BenchmarkError(f"{file}: no tasks {ids.start} to {ids.stop - 1} in it; is this the right file?")
     return problems
 
 

@@ -54,6 +54,16 @@ def test_what_cannot_be_had_is_said(tmp_path: Path):
         load_tasks([HumanEvalConfig(), HumanEvalConfig(limit=1)])
 
 
+def test_two_splits_of_a_benchmark_are_two(tmp_path: Path):
+    clean_config(tmp_path)
+    row = json.loads((tmp_path / "mbpp.jsonl").read_text())
+    (tmp_path / "mbpp.jsonl").write_text("".join(json.dumps({**row, "task_id": number}) + "\n" for number in (11, 511)))
+    splits = [MbppConfig(path=tmp_path / "mbpp.jsonl", split=split) for split in ("test", "validation")]
+    used, tasks = load_tasks(splits)
+    assert [one.tasks for one in used] == [1, 1]
+    assert [task.task_id for task in tasks] == ["Mbpp/11", "Mbpp/511"]
+
+
 def test_every_real_task_has_tests_that_can_be_tried():
     _, tasks = load_tasks(
         [

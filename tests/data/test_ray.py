@@ -1,9 +1,12 @@
 """The data stage over a real Ray cluster: the bytes of a local run, also where a node dies on the way."""
 
 import functools
+import itertools
+import json
 
 import pytest
 
+from jaxwiz.clean import run as cleaning
 from jaxwiz.clean.config import CleanConfig
 from jaxwiz.data import run as stage
 from jaxwiz.data.run import run
@@ -24,35 +27,44 @@ SETTINGS = {
 }
 
 
+REPEATED = 20
+ROWS = [*alpaca_rows(400), *alpaca_rows(REPEATED)]
+# Where each step hands out its work, and which call there is the step's.
+STEPS = {"clean": (cleaning, 0), "encode": (stage, 0), "shards": (stage, 1)}
+
+
 @pytest.fixture
 def wanted(make_config, monkeypatch) -> dict[str, str]:
     """What a local run makes of the same rows; blocks are small, so that there is much to hand out."""
     monkeypatch.setattr(stage, "ROWS_PER_BLOCK", 8)
-    config = make_config(alpaca_rows(400), out="local", **SETTINGS)
+    monkeypatch.setattr(cleaning, "ROWS_PER_BLOCK", 16)
+    config = make_config(ROWS, out="local", **SETTINGS)
     run(config)
+    assert json.loads((config.out / "cleaning.json").read_text())["reasons"]["duplicate"] >= REPEATED
     return hash_tree(config.out)
 
 
 def test_a_cluster_makes_the_same_bytes(wanted, make_config, cluster_address: str):
     engine = RayEngine(address=cluster_address)
     assert [finding.level for finding in check_engine(engine)] == ["ok"]
-    config = make_config(alpaca_rows(400), engine=engine, **SETTINGS)
+    config = make_config(ROWS, engine=engine, **SETTINGS)
     run(config)
     assert hash_tree(config.out) == wanted
 
 
-@pytest.mark.parametrize("step", ["encode", "shards"])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_node_killed_half_way_loses_nothing(
     step, wanted, make_config, breakable_cluster: TwoNodes, monkeypatch, capsys, tmp_path
 ):
-    config = make_config(alpaca_rows(400), engine=RayEngine(address=breakable_cluster.address), **SETTINGS)
-    steps = iter(("encode", "shards"))
-    original = stage.fan_out
+    config = make_config(ROWS, engine=RayEngine(address=breakable_cluster.address), **SETTINGS)
+    module, call_of_step = STEPS[step]
+    original = module.fan_out
+    calls = itertools.count()
     at_work = tmp_path / "nodes"
     at_work.mkdir()
 
     def killing(engine, work, items, **named):
-        if next(steps) != step:
+        if next(calls) != call_of_step:
             yield from original(engine, work, items, **named)
             return
         killed = False
@@ -62,7 +74,7 @@ def test_a_node_killed_half_way_loses_nothing(
                 killed = True
             yield result
 
-    monkeypatch.setattr(stage, "fan_out", killing)
+    monkeypatch.setattr(module, "fan_out", killing)
     run(config)
     assert "lost a worker on node" in capsys.readouterr().err, "the node had nothing to do: the test shows nothing"
     assert hash_tree(config.out) == wanted
@@ -77,7 +89,7 @@ def test_a_run_begun_here_goes_on_over_a_cluster(wanted, make_config, cluster_ad
     with monkeypatch.context() as patched:
         patched.setattr(stage, "plan_layouts", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(make_config(alpaca_rows(400), **SETTINGS))
-    config = make_config(alpaca_rows(400), engine=RayEngine(address=cluster_address), **SETTINGS)
+            run(make_config(ROWS, **SETTINGS))
+    config = make_config(ROWS, engine=RayEngine(address=cluster_address), **SETTINGS)
     run(config)
     assert hash_tree(config.out) == wanted

@@ -115,6 +115,11 @@ def test_mbpp(tmp_path: Path) -> None:
     harder = load_benchmark(MbppConfig(path=path, challenge_tests=True)).problems["Mbpp/11"]
     assert harder.test == "assert f(1) == 1\nassert f(2) == 2\n"
     assert harder.examples == ("assert f(1) == 1",)
+    for split, ids in (("validation", ["Mbpp/511", "Mbpp/600"]), ("train", ["Mbpp/601"])):
+        path = written(tmp_path, *({**MBPP, "task_id": number} for number in (510, 511, 600, 601)))
+        assert list(load_benchmark(MbppConfig(path=path, split=split)).problems) == ids
+    with pytest.raises(ValueError, match="split = 'train' needs path"):
+        MbppConfig(split="train")
 
 
 def test_mbpp_plus(tmp_path: Path) -> None:
