@@ -27,6 +27,7 @@ from jaxwiz.commands import (
     serve,
     show,
     stages,
+    status,
 )
 from jaxwiz.exit_codes import FAILED, INTERRUPTED
 from jaxwiz.files import UserError
@@ -44,6 +45,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "plan": plan,
     "audit": audit,
     "insight": insight,
+    "status": status,
     "evolve-loop": evolve_loop,
     "data stats": data_stats,
     "serve": serve,
@@ -150,6 +152,17 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace these steps for TensorBoard and Perfetto, by default the 4th to 8th of this run, and say how long "
         "the devices were busy",
     )
+    parser.add_argument(
+        "--allow-change",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="continue an interrupted run though these keys of its config, or the contents of these inputs, changed",
+    )
+
+
+def _train_options(options: argparse.Namespace) -> dict[str, object]:
+    return {"profile": options.profile, "allow_change": tuple(options.allow_change)}
 
 
 def _run_stage(options: argparse.Namespace) -> int:
@@ -169,7 +182,7 @@ def _run_stage(options: argparse.Namespace) -> int:
 
         print(dry_run(config), end="")
         return 0
-    run_step(stage, config, **({"profile": options.profile} if stage.name == "train" else {}))
+    run_step(stage, config, **_train_options(options) if stage.name == "train" else {})
     if processes is not None:
         processes.leave()
     return 0

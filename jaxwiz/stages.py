@@ -22,6 +22,8 @@ class Stage:
       check: "module:function", (config) -> list[Finding], quick and without side effects.
       by_many: whether the processes of a job run it together; such a stage finds them by `jaxwiz.sharding.processes`.
       no_say: dotted keys of its config that have no say in its results, so that a changed value resumes a run.
+      continues: "module:function", (config, allow_change) -> bool: whether an unfinished run in `out` goes on with a
+        changed config; raises a `UserError` where it must not. "": another config never continues a run.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Stage:
     check: str
     by_many: bool = False
     no_say: tuple[str, ...] = ("engine",)
+    continues: str = ""
 
 
 # How fast a generator may be asked, and when it is given up.
@@ -53,9 +56,11 @@ def _stage(
     config_class: str,
     by_many: bool = False,
     no_say: tuple[str, ...] = (),
+    continues: str = "",
 ) -> Stage:
     run, config = f"jaxwiz.{name}.run", f"jaxwiz.{name}.config:{config_class}"
-    return Stage(name, summary, reads, results, config, f"{run}:run", f"{run}:check", by_many, ("engine", *no_say))
+    no_say = ("engine", *no_say)
+    return Stage(name, summary, reads, results, config, f"{run}:run", f"{run}:check", by_many, no_say, continues)
 
 
 STAGES: dict[str, Stage] = {
@@ -83,6 +88,7 @@ STAGES: dict[str, Stage] = {
             ("model", "summary.json", "summary.txt"),
             "TrainConfig",
             by_many=True,
+            continues="jaxwiz.train.resume:continues",
         ),
         _stage(
             "convert",

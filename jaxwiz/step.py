@@ -3,7 +3,8 @@
 A step is a stage run with one config into one folder, `config.out`. Beside its results stands `step.json`: a
 fingerprint over stage, config, input contents and jaxwiz version, and a hash of every result. An equal fingerprint
 with intact results means "finished: skip"; an equal fingerprint without them means "resume"; another fingerprint means
-that the folder holds other work, which is moved aside, never deleted.
+that the folder holds other work, which is moved aside, never deleted. But a stage that saves its state by the way, as
+training does, says itself whether an unfinished run goes on with a changed config or is refused (`Stage.continues`).
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,8 @@ def run_step(stage: Stage, config: Any, **options: Any) -> Literal["finished", "
             processes.of_first(state.status)
             say(f"{stage.name}: skipped, {config.out} is finished and its inputs and config have not changed")
             return "skipped"
+        if state.status == "other" and _continues(stage, config, options.get("allow_change", ())):
+            state = dataclasses.replace(state, status="interrupted")
         if state.status == "other":
             _move_aside(config.out)
         if state.status == "interrupted":
@@ -110,6 +113,16 @@ def run_step(stage: Stage, config: Any, **options: Any) -> Literal["finished", "
         results = _describe_results(stage, config.out)
         _write_record(config.out, stage, state.fingerprint, "finished", results, round(time.time() - began, 1))
         return "finished"
+
+
+def _continues(stage: Stage, config: Any, allow_change: Sequence[str]) -> bool:
+    """Says whether the work in `config.out` goes on with a changed config; a finished run only where that is named."""
+    record = _read_record(config.out)
+    if not stage.continues or record is None or record["stage"] != stage.name:
+        return False
+    if record["status"] == "finished" and not allow_change:
+        return False
+    return load_symbol(stage.continues)(config, allow_change)
 
 
 def _fingerprint(stage: Stage, config: Any) -> str:

@@ -17,6 +17,7 @@ class CopyConfig:
     out: Path
     source: Path
     times: int = 1
+    template: str = "alpaca"
     engine: str = "local"
 
 
@@ -90,6 +91,20 @@ def test_other_work_is_moved_aside_not_deleted(config: CopyConfig, runs: list, c
     assert run_step(COPY, config) == "finished"
     assert (tmp_path / "out.old-1" / "precious").exists()
     assert not (config.out / "precious").exists()
+
+
+def test_a_template_file_counts_by_its_content(config: CopyConfig, runs: list, tmp_path: Path):
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages }}")
+    config = changed(config, template=str(template))
+    run_step(COPY, config)
+    moved = template.rename(tmp_path / "moved.jinja")
+    assert run_step(COPY, changed(config, template=str(moved))) == "skipped"
+    moved.write_text("{{ messages | tojson }}")
+    assert run_step(COPY, changed(config, template=str(moved))) == "finished"
+    assert len(runs) == 2
+    with pytest.raises(ConfigError, match=r"template = '.*absent.jinja': no such file"):
+        run_step(COPY, changed(config, template=str(tmp_path / "absent.jinja")))
 
 
 def test_a_folder_that_no_step_made_is_moved_aside_too(config: CopyConfig, runs: list, tmp_path: Path):

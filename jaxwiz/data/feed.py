@@ -9,7 +9,7 @@ Reading ahead of the devices is `train/feeding.py`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from jaxwiz.data.order import EMPTY, EpochOrder, MixedOrder, Order
 from jaxwiz.data.rows import DatasetError, DatasetShape, RowReader, read_shape
 from jaxwiz.data.shards import FEATURES
 
-__all__ = ["Batch", "DatasetError", "DatasetShape", "Feed", "read_shape"]
+__all__ = ["Batch", "DatasetError", "DatasetShape", "Feed", "RowReader", "read_shape"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Feed:
       rows: rows in the split, of all datasets.
       batch_size: B.
       steps_per_epoch: batches that visit each row once; of a mix, those that hold as many rows.
+      on_corrupt: called with each row that cannot be read, as (shard, number, cause), in whichever thread reads; an
+        empty row stands in its place then. None: such a row is an error.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Feed:
         seed: int,
         shuffle: bool = True,
         weights: Sequence[float] | None = None,
+        on_corrupt: Callable[[Path, int, str], None] | None = None,
     ) -> None:
         """Finds the rows; shards are opened when they are first needed.
 
@@ -66,6 +69,7 @@ class Feed:
           seed: of the epochs' orders, from 0.
           shuffle: false reads the rows in stored order, one dataset after another, the same in every epoch.
           weights: of each dataset, for a mix by weight; None: an epoch visits each row of all datasets once.
+          on_corrupt: see above.
 
         Raises:
           DatasetError: no such dataset or split, or datasets whose rows differ in length.
@@ -80,6 +84,7 @@ class Feed:
         self.sequence_length = shapes[folders[0]].sequence_length
         self.rows = sum(rows)
         self.batch_size = batch_size
+        self.on_corrupt = on_corrupt
         self._order: Order = (
             EpochOrder(rows, batch_size, seed, shuffle)
             if weights is None
@@ -97,7 +102,7 @@ class Feed:
           end: the row to stop before; None: B.
 
         Raises:
-          DatasetError: a row cannot be read.
+          DatasetError: a row cannot be read, and there is no `on_corrupt`.
         """
         datasets, rows = self._order.places(step, begin, self.batch_size if end is None else end)
         shape = (len(rows), self.sequence_length)
@@ -105,7 +110,15 @@ class Feed:
         for slot, (dataset, number) in enumerate(zip(datasets.tolist(), rows.tolist(), strict=True)):
             if number == EMPTY:
                 continue
-            row = self._readers[dataset].read(number)
+            try:
+                row = self._readers[dataset].read(number)
+            except DatasetError as error:
+                if self.on_corrupt is None:
+                    raise
+                path, row_of_shard = self._readers[dataset].locate(number)
+                cause = str(error.__cause__) or type(error.__cause__).__name__
+                self.on_corrupt(path, row_of_shard, cause.partition("\n")[0])
+                continue
             for name, array in arrays.items():
                 array[slot] = row[name]
         return Batch(**arrays)

@@ -6,6 +6,7 @@ nobody waits for it in vain. What is exchanged here is text between hosts; array
 """
 
 import contextlib
+import faulthandler
 import os
 import queue
 import socket
@@ -14,16 +15,18 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from jaxwiz import console
+from jaxwiz.exit_codes import FAILED
 from jaxwiz.files import UserError
 from jaxwiz.sharding.launch import Launch, LaunchError, find_launch
 from jaxwiz.sharding.watcher import LOST_AFTER_S, Line
 
 JOIN_TIMEOUT_S = 300.0
-EXIT_LOST = 1
+_VERDICT_S = 15.0  # until the verdict that a process has asked for
 
 
 class Processes:
@@ -33,12 +36,14 @@ class Processes:
       index: of this process, from 0; process 0 writes what is written once and speaks to the user.
       count: how many there are.
       source: what said so, for people.
+      at_end: called with the reason and the exit code before this process is ended from another thread.
     """
 
     def __init__(self, index: int = 0, count: int = 1, source: str = "no launcher") -> None:
         self.index = index
         self.count = count
         self.source = source
+        self.at_end: Callable[[str, int], None] = lambda reason, code: None
 
     @property
     def is_first(self) -> bool:
@@ -71,6 +76,22 @@ class Processes:
     def leave(self) -> None:
         """Waits until all are done, and parts from them."""
 
+    def end_all(self, reason: str, code: int, stacks: bool = False) -> NoReturn:
+        """Ends all processes of the job with one exit code; may be called in any thread.
+
+        Args:
+          reason: what this process has come to, for people: "process 1 of 2 ..." goes before it.
+          code: the exit code.
+          stacks: the other processes note the stacks of their threads in their logs before.
+        """
+        console.say(f"jaxwiz: this process {reason}")
+        self.end_now(reason, code)
+
+    def end_now(self, reason: str, code: int) -> NoReturn:
+        """Ends this process from whichever thread; others miss it."""
+        self.at_end(reason, code)
+        _exit_now(code)
+
 
 class _Joined(Processes):
     """A process that has others beside it, spoken to through its watcher."""
@@ -88,6 +109,7 @@ class _Joined(Processes):
         self._link = Line(here)
         self._gathered: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         self._left = False
+        self._log: Path | None = None
         threading.Thread(target=self._listen, name="watcher", daemon=True).start()
 
     def gather(self, value: str) -> list[str]:
@@ -95,9 +117,18 @@ class _Joined(Processes):
         return self._gathered.get()  # if one is lost meanwhile, this process ends in `_listen`
 
     def log_beside(self, path: Path) -> None:
+        self._log = path
         self._link.send(log=str(path))
 
-    def fail(self, error: BaseException, code: int) -> NoReturn:
+    def end_all(self, reason: str, code: int, stacks: bool = False) -> NoReturn:
+        console.say(f"jaxwiz: this process {reason}")
+        self._link.send(ended=reason, code=code, stacks=stacks)
+        time.sleep(_VERDICT_S)  # the verdict ends this process as it ends the others, in `_listen`
+        self.end_now(reason, code)
+
+    def fail(self, error: BaseException, code: int) -> None:
+        if self._left:
+            return
         if not isinstance(error, UserError | OSError | KeyboardInterrupt):
             if _may_come_from_others(error):
                 time.sleep(LOST_AFTER_S + 5)  # a loss that explains it ends this process meanwhile
@@ -120,10 +151,12 @@ class _Joined(Processes):
             elif "say" in message:
                 console.say(message["say"])
             elif "verdict" in message:  # the watcher has told it
-                _exit_now(EXIT_LOST)
+                if message.get("stacks") and self._log is not None:
+                    note_stacks(self._log)
+                self.end_now(message["verdict"], message.get("code", FAILED))
         if not self._left:
             console.say("jaxwiz: the watcher of this process is gone; without it a lost process would not be noticed")
-            _exit_now(EXIT_LOST)
+            _exit_now(FAILED)
 
 
 _current = Processes()
@@ -162,8 +195,7 @@ def join(launch: Launch | None = None) -> Processes:
     port = processes.of_first(str(_free_port()))
     import jax
 
-    # Until the loop listens to notices of preemption, JAX must not take SIGTERM for one: it would go unheard.
-    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_enable_preemption_service", True)  # `train/stopping.py` asks it, and hands it signals
     host = launch.coordinator.rsplit(":", 1)[0]
     jax.distributed.initialize(
         f"{host}:{port}",
@@ -181,6 +213,14 @@ def join(launch: Launch | None = None) -> Processes:
     if processes.is_first:
         console.say(f"{processes.count} processes, launched by {processes.source}")
     return processes
+
+
+def note_stacks(log: Path) -> None:
+    """Appends what every thread of this process is doing to a log."""
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} stacks of all threads of pid {os.getpid()}:\n")
+        file.flush()
+        faulthandler.dump_traceback(file)
 
 
 def _free_port() -> int:

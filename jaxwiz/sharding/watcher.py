@@ -8,8 +8,8 @@ thread of the watcher of process 0, and exchange lines of JSON. A watcher sees t
 end of the link between them, and the hub sees the loss of a whole host by its silence. The first cause that the hub
 hears of is the one that everybody is told: it is printed, and the processes are ended.
 
-Between times it carries the values of `Processes.gather`. It does not find processes that live but hang. Standard
-library only, so that it costs some 10 MB and starts at once.
+Between times it carries the values of `Processes.gather`. Processes that live but hang find that out themselves
+(`train/watchdog.py`). Standard library only, so that it costs some 10 MB and starts at once.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ class Hub:
         self._names: dict[int, str] = {}
         self._left: set[int] = set()
         self._values: dict[int, queue.SimpleQueue[str]] = {index: queue.SimpleQueue() for index in range(count)}
-        self._reports: list[tuple[int, str]] = []
+        self._reports: list[tuple[int, str, Message]] = []
         self._decide_at = 0.0
 
     def serve(self) -> None:
@@ -131,7 +131,7 @@ class Hub:
                 self._values[index].put(message["value"])
                 self._share()
             elif "ended" in message:
-                self._report(index, message["ended"])
+                self._report(index, message.pop("ended"), message)
             elif "left" in message:
                 self._left.add(index)
         return True
@@ -155,18 +155,18 @@ class Hub:
             for line in self._members.values():
                 line.send(gathered=gathered)
 
-    def _report(self, index: int, what: str) -> None:
+    def _report(self, index: int, what: str, how: Message | None = None) -> None:
         if not self._reports:
             self._decide_at = time.monotonic() + COLLECT_S
-        if index not in dict(self._reports):
-            self._reports.append((index, what))
+        if index not in [report[0] for report in self._reports]:
+            self._reports.append((index, what, how or {}))
 
     def _tell(self) -> None:
         # JAX aborts all when process 0 is gone, so its loss explains any other of the same moment.
-        index, what = next((report for report in self._reports if report[0] == 0), self._reports[0])
+        index, what, how = next((report for report in self._reports if report[0] == 0), self._reports[0])
         name = f" ({self._names[index]})" if index in self._names else ""
         for line in self._lines:
-            line.send(verdict=f"process {index} of {self._count}{name} {what}", culprit=index)
+            line.send(verdict=f"process {index} of {self._count}{name} {what}", culprit=index, **how)
 
     def _wait_for_ends(self, selector: selectors.BaseSelector) -> None:
         """Reads on for a while: closing a connection with unread data could destroy what was just sent over it."""
@@ -214,7 +214,8 @@ def _relay(index: int, count: int, hub: Line, main: Line) -> None:
             received = hub.receive()
             for message in [] if received is None else received:
                 if "verdict" in message:
-                    _end(main, message["verdict"], log, told=not spoke and message.get("culprit") != index)
+                    culprit = message.pop("culprit", None)
+                    _end(main, message.pop("verdict"), log, told=not spoke and culprit != index, **message)
                     return
                 if "gathered" in message or "say" in message:
                     main.send(**message)
@@ -270,8 +271,8 @@ def _is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def _end(main: Line, verdict: str, log: str | None, told: bool = True) -> None:
-    """Says why the run ends, and ends the process that is watched."""
+def _end(main: Line, verdict: str, log: str | None, told: bool = True, **how: Any) -> None:
+    """Says why the run ends, and ends the process that is watched; `how` is what the culprit asked of it."""
     if told:
         text = f"jaxwiz: {verdict}; this run cannot go on without it and ends\n"
         sys.stderr.write(text)
@@ -280,7 +281,7 @@ def _end(main: Line, verdict: str, log: str | None, told: bool = True) -> None:
             with open(log, "a", encoding="utf-8") as file:
                 file.write(text)
     parent = os.getppid()
-    main.send(verdict=verdict)
+    main.send(verdict=verdict, **how)
     main.connection.settimeout(END_S)
     try:
         while main.connection.recv(1 << 16):

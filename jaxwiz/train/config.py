@@ -155,20 +155,57 @@ class ComputeConfig:
 
 
 @section
-class IntervalsConfig:
-    """How often a run writes metrics, measures and saves, in optimizer steps.
+class FaultsConfig:
+    """What a run bears, and when it calls a step a fault; `docs/faults.md` tells what happens then.
 
     Attributes:
+      max_bad_steps: steps in a row whose loss or gradients are not finite that are left out; one more ends the run.
+      spike_window: finite steps before a step that its loss is compared with; 0: not compared.
+      spike_z: standard deviations above their mean from which a loss is flagged as a spike.
+      step_limit_s: seconds after which a step hangs, and the run is ended; "auto": 20 times the median step, at least
+        120; none: no limit. Compiling, held-out losses, benchmarks and saves are not timed.
+      on_corrupt: whether a row that cannot be read, or holds unknown tokens, ends the run or is replaced by an
+        empty one, and counted.
+    """
+
+    max_bad_steps: NonNegativeInt = 3
+    spike_window: NonNegativeInt = 50
+    spike_z: Annotated[float, Field(gt=0)] = 6.0
+    step_limit_s: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    on_corrupt: Literal["stop", "skip"] = "stop"
+
+
+@section
+class IntervalsConfig:
+    """How often a run writes metrics, measures and saves, in optimizer steps, and what it bears meanwhile.
+
+    Attributes:
+      faults: bad steps, bad rows and steps without end.
       log_steps: between points of the training curves in TensorBoard; metrics.jsonl has every step.
       eval_steps: between held-out losses; 0: only before the first and after the last step.
       checkpoint_steps: between saves of the full state; each costs three times what is trained on disk.
-      keep_checkpoints: how many saved states stay.
+      keep_checkpoints: how many of the newest saved states stay; those that the next two fields keep stay as well.
+      keep_hours: states younger than this stay; none: age keeps no state.
+      keep_best: how many states with the lowest held-out loss stay; counts saves at steps that `eval_steps` measures.
+      checkpoint_folder: where states are saved, such as gs://bucket/run, by one run only; none: `<out>/state`.
     """
 
+    faults: FaultsConfig = FaultsConfig()
     log_steps: PositiveInt = 1
     eval_steps: NonNegativeInt = 0
     checkpoint_steps: PositiveInt = 50
     keep_checkpoints: PositiveInt = 1
+    keep_hours: Annotated[float, Field(gt=0)] | None = None
+    keep_best: NonNegativeInt = 0
+    checkpoint_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_best and (self.eval_steps == 0 or self.checkpoint_steps % self.eval_steps):
+            raise ValueError(
+                f"keep_best = {self.keep_best}: only a state with a held-out loss of its own can be the best; set "
+                f"checkpoint_steps = {self.checkpoint_steps} to a multiple of eval_steps = {self.eval_steps}, and that "
+                "above 0"
+            )
 
 
 @section

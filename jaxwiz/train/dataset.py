@@ -5,15 +5,19 @@ A model that is fed another tokenizer's ids trains without an error and learns n
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxwiz.checkpoint.weights import load_model_config, tokenizer_folder
 from jaxwiz.data.feed import DatasetShape, Feed, read_shape
 from jaxwiz.files import UserError
+from jaxwiz.text.templates import TEMPLATES
 from jaxwiz.text.tokenizer import load_tokenizer
 from jaxwiz.train.config import TrainConfig
 
 _SCHEMA = "jaxwiz.data_manifest.v1"
+
+OnCorrupt = Callable[[Path, int, str], None]
 
 
 class ManifestError(UserError):
@@ -96,8 +100,12 @@ def read_manifests(config: TrainConfig) -> Manifest:
     return manifest
 
 
-def open_train_feed(config: TrainConfig) -> Feed:
+def open_train_feed(config: TrainConfig, on_corrupt: OnCorrupt | None = None) -> Feed:
     """Returns the feed of all steps, the datasets mixed by weight where there are several.
+
+    Args:
+      config: of the run.
+      on_corrupt: see `Feed`.
 
     Raises:
       UserError: a dataset has no such split, or weights cannot be kept to.
@@ -105,18 +113,20 @@ def open_train_feed(config: TrainConfig) -> Feed:
     folders = [config.dataset, *(share.path for share in config.mix)]
     weights = [1.0, *(share.weight for share in config.mix)] if config.mix else None
     datasets = [folder / "dataset" for folder in folders]
-    return Feed(datasets, "train", config.batch.rows, config.seed, weights=weights)
+    return Feed(datasets, "train", config.batch.rows, config.seed, weights=weights, on_corrupt=on_corrupt)
 
 
-def open_heldout_feed(config: TrainConfig, batch_size: int) -> Feed | None:
+def open_heldout_feed(config: TrainConfig, batch_size: int, on_corrupt: OnCorrupt | None = None) -> Feed | None:
     """Returns all held-out rows in stored order, one dataset after another; None if no dataset holds any out."""
     folders = [config.dataset / "dataset", *(share.path / "dataset" for share in config.mix)]
     folders = [folder for folder in folders if read_shape(folder).rows("heldout")]
-    return Feed(folders, "heldout", batch_size, config.seed, shuffle=False) if folders else None
+    if not folders:
+        return None
+    return Feed(folders, "heldout", batch_size, config.seed, shuffle=False, on_corrupt=on_corrupt)
 
 
 def require_matching_checkpoint(folder: Path, manifest: Manifest, checkpoint: Path) -> None:
-    """Checks that a checkpoint can be trained on a dataset.
+    """Checks that a checkpoint can be trained on a dataset, and that its template means today what it meant then.
 
     Args:
       folder: the data stage's folder, for messages.
@@ -124,7 +134,8 @@ def require_matching_checkpoint(folder: Path, manifest: Manifest, checkpoint: Pa
       checkpoint: weights and tokenizer.
 
     Raises:
-      ManifestError: other tokenizer, rows longer than the model's positions, or ids beyond its vocabulary.
+      ManifestError: other tokenizer, rows longer than the model's positions, ids beyond its vocabulary, or a built-in
+        template that has changed since.
     """
     model = load_model_config(checkpoint)
     digest = load_tokenizer(tokenizer_folder(checkpoint)).digest
@@ -142,6 +153,13 @@ def require_matching_checkpoint(folder: Path, manifest: Manifest, checkpoint: Pa
         raise ManifestError(
             f"{folder / 'manifest.json'}: sequence_length = {manifest.sequence_length}, but the model of {checkpoint} "
             f"was made for at most {model.context_length} positions; lower sequence_length in the data stage"
+        )
+    built_in = TEMPLATES.get(manifest.template)
+    if built_in is not None and built_in.digest != manifest.template_digest:
+        raise ManifestError(
+            f"{folder / 'manifest.json'}: template {manifest.template!r} was {manifest.template_digest[:12]}, but is "
+            f"{built_in.digest[:12]} in this jaxwiz, so the model would be asked in another form than it was trained "
+            "in; run the data stage again"
         )
 
 

@@ -9,12 +9,14 @@ being waited for. Each process reads the rows that its own devices hold, whateve
 array. How far it reads ahead changes when a batch is read, never what is in it.
 
 What goes wrong in a thread is raised where the batch would have come out. A feed cannot end early: fewer batches than
-were asked for is an error.
+were asked for is an error. A row with ids that the model does not have counts as one that cannot be read: an error, or
+an empty row where the feed has an `on_corrupt`.
 """
 
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import grain
 import jax
@@ -59,7 +61,7 @@ def place_batch(feed: Feed, sharding: NamedSharding, step: int, vocab_size: int)
     spans = _local_rows(sharding, shape)
     parts = {span: feed.batch(step, *span) for span in spans}
     for (begin, _), part in parts.items():
-        _require_known_tokens(feed, step, begin, part.tokens, vocab_size)
+        _require_known_tokens(feed, step, begin, part, vocab_size)
 
     def place(name: str) -> jax.Array:
         arrays = {span: getattr(part, name).astype(np.int32, copy=False) for span, part in parts.items()}
@@ -95,12 +97,19 @@ def _exactly(count: int, batches: Iterator[DeviceBatch]) -> Iterator[DeviceBatch
             ) from error
 
 
-def _require_known_tokens(feed: Feed, step: int, begin: int, tokens: np.ndarray, vocab_size: int) -> None:
-    if tokens.min() >= 0 and tokens.max() < vocab_size:
+def _require_known_tokens(feed: Feed, step: int, begin: int, part: Batch, vocab_size: int) -> None:
+    """Raises at the first row with an unknown id, or empties all such rows and tells the feed's `on_corrupt`."""
+    if part.tokens.min() >= 0 and part.tokens.max() < vocab_size:
         return
-    row, column = np.argwhere((tokens < 0) | (tokens >= vocab_size))[0].tolist()
-    path, number = feed.locate(step, begin + row) or ("an empty row", 0)
-    raise DatasetError(
-        f"{path}: row {number}, in the batch of step {step + 1}, holds token id {tokens[row, column]}, but the model "
-        f"has {vocab_size} tokens; build the dataset with the checkpoint's own tokenizer"
-    )
+    unknown = (part.tokens < 0) | (part.tokens >= vocab_size)
+    for row in np.flatnonzero(unknown.any(axis=1)).tolist():
+        token = part.tokens[row][unknown[row]][0]
+        path, number = feed.locate(step, begin + row) or (Path("an empty row"), 0)
+        if feed.on_corrupt is None:
+            raise DatasetError(
+                f"{path}: row {number}, in the batch of step {step + 1}, holds token id {token}, but the model "
+                f"has {vocab_size} tokens; build the dataset with the checkpoint's own tokenizer"
+            )
+        feed.on_corrupt(path, number, f"token id {token}, but the model has {vocab_size} tokens")
+        for field in dataclasses.fields(part):
+            getattr(part, field.name)[row] = 0

@@ -25,6 +25,7 @@ from jaxwiz.sharding.rules import RULES, batch_sharding, batch_shards
 from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.dataset import (
     Manifest,
+    OnCorrupt,
     open_heldout_feed,
     open_train_feed,
     read_manifests,
@@ -125,8 +126,12 @@ class TrainJob:
         return {field.name: shape for field in dataclasses.fields(Batch)}
 
 
-def make_job(config: TrainConfig) -> TrainJob:
+def make_job(config: TrainConfig, on_corrupt: OnCorrupt | None = None) -> TrainJob:
     """Returns the run that `config` asks for, its data opened and its layout decided.
+
+    Args:
+      config: of the run.
+      on_corrupt: what is told of rows that are left out; None: such a row ends the run.
 
     Raises:
       UserError: dataset, checkpoint and mesh do not fit together.
@@ -151,8 +156,8 @@ def make_job(config: TrainConfig) -> TrainJob:
             config.loss.z_loss, config.loss.label_smoothing, read_header(config.checkpoint).unpadded_vocab_size
         ),
         shardings=state_shardings(model, optimizer, mesh, config.lora),
-        train_feed=open_train_feed(config),
-        heldout_feed=open_heldout_feed(config, eval_rows(config)),
+        train_feed=open_train_feed(config, on_corrupt),
+        heldout_feed=open_heldout_feed(config, eval_rows(config), on_corrupt),
     )
 
 

@@ -27,16 +27,16 @@ class MetricsLog:
 
         self._path = folder / "metrics.jsonl"
         self._every = tensorboard_every_steps
-        kept = [line for line in read_metrics(self._path) if step is not None and line["step"] <= step]
-        files.write_text(self._path, "".join(_to_line(line) for line in kept))
+        files.write_text(self._path, "".join(_to_line(line) for line in kept_lines(folder, step)))
         self._file = open(self._path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (open as long as the log)
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=0 if step is None else step + 1)
 
-    def write_step(self, step: int, values: Mapping[str, float], timings: Mapping[str, float]) -> None:
-        """Records a training step; `timings` appear in TensorBoard only."""
+    def write_step(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float]) -> None:
+        """Records a training step; `timings` appear in TensorBoard only, and what is no number does not."""
         self._append({"step": step, **values})
         if step % self._every == 0:
-            self._add_scalars("train", step, {**values, **timings})
+            numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+            self._add_scalars("train", step, {**numbers, **timings})
 
     def write_heldout(self, step: int, loss: float, loss_tokens: int) -> None:
         """Records the mean loss (nats) over the held-out split's `loss_tokens` targets, after `step` steps."""
@@ -65,7 +65,7 @@ class MetricsLog:
 class SilentLog:
     """Stands in for the log in processes that write none: all have the same metrics, and process 0 writes them."""
 
-    def write_step(self, step: int, values: Mapping[str, float], timings: Mapping[str, float]) -> None:
+    def write_step(self, step: int, values: Mapping[str, Any], timings: Mapping[str, float]) -> None:
         """Does nothing."""
 
     def write_heldout(self, step: int, loss: float, loss_tokens: int) -> None:
@@ -76,6 +76,11 @@ class SilentLog:
 
     def close(self) -> None:
         """Does nothing."""
+
+
+def kept_lines(folder: Path, step: int | None) -> list[dict[str, Any]]:
+    """Returns the lines that a run which continues after `step` keeps, none if it begins anew (None)."""
+    return [line for line in read_metrics(folder / "metrics.jsonl") if step is not None and line["step"] <= step]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

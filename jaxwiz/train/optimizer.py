@@ -61,6 +61,11 @@ def make_optimizer(config: OptimizerConfig, steps: int, specs: dict[str, Any]) -
     )
 
 
+def updates_done(opt_state: optax.OptState) -> jax.Array:
+    """Returns how many updates a state of `make_optimizer` stands after, int32 []: steps but for those left out."""
+    return opt_state[-1].count  # that of the learning rate, the last of the chain
+
+
 def _direction(algorithm: AdamW | Adafactor | Muon, specs: dict[str, Any]) -> optax.GradientTransformation:
     if isinstance(algorithm, AdamW):
         return _adam(algorithm)

@@ -2,6 +2,9 @@
 
 The loss is normalised once, by the number of loss-bearing targets of the whole step: gradients of loss *sums* are added
 up over micro-batches and devices. The mean of micro-batch means would weigh short answers more than long ones.
+
+A step whose loss or gradients are not finite changes nothing but the count of steps: the devices decide that by
+themselves, from the loss and the gradients of all, and the host learns of it later.
 """
 
 import functools
@@ -21,6 +24,7 @@ from jaxwiz.sharding.context import to_context_order
 from jaxwiz.sharding.rules import RULES, batch_sharding, replicated
 from jaxwiz.train.config import ComputeConfig
 from jaxwiz.train.loss import CROSS_ENTROPY, LossSums, Objective, next_token_loss, shift_targets
+from jaxwiz.train.optimizer import updates_done
 from jaxwiz.train.state import FrozenBase, TrainState, lora_keys
 
 # "tokens", "loss_mask", "segment_ids", "positions": int32 arrays [B, T], or their shapes.
@@ -155,7 +159,8 @@ def make_train_step(
 
     Returns:
       A function whose metrics are device scalars: "loss" (cross entropy, nats a target), "grad_norm" (before clipping),
-      "learning_rate", "loss_tokens"; where more than cross entropy is minimised, "objective" and "z_loss" too.
+      "learning_rate", "loss_tokens", "skipped" (whether loss or gradients are not finite: parameters, moments and the
+      schedule are then as before); where more than cross entropy is minimised, "objective" and "z_loss" too.
     """
 
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
@@ -165,11 +170,18 @@ def make_train_step(
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
+            grad_norm = optax.tree.norm(gradient)
+            finite = jnp.isfinite(loss.objective) & jnp.isfinite(grad_norm)
+            # A choice for each element costs nothing: it is made where the element is written.
+            params, opt_state = jax.tree.map(
+                functools.partial(jnp.where, finite), (params, opt_state), (state.params, state.opt_state)
+            )
         metrics = {
             "loss": loss.cross_entropy,
-            "grad_norm": optax.tree.norm(gradient),
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "grad_norm": grad_norm,
+            "learning_rate": jnp.asarray(schedule(updates_done(state.opt_state)), jnp.float32),
             "loss_tokens": loss.targets,
+            "skipped": ~finite,
         }
         if objective.z_loss or objective.label_smoothing:
             metrics |= {"objective": loss.objective, "z_loss": loss.z_loss}

@@ -1,4 +1,4 @@
-"""Weights and training states come back as they went; what is no checkpoint is named."""
+"""Weights come back as they went; what is no checkpoint is named."""
 
 import json
 import shutil
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxwiz.checkpoint.train_state import TrainCheckpoints, abstract_like
 from jaxwiz.checkpoint.weights import (
     CheckpointError,
     Header,
@@ -118,22 +117,3 @@ def test_arrays_that_do_not_match_their_config_are_named(checkpoint: tuple[Path,
         CheckpointError, match=r"layers.mlp.gate.kernel: config says \(2, 32, 64\), params/ holds \(2, 32, 48\)"
     ):
         load_weights(folder)
-
-
-def test_a_training_state_comes_back_and_old_ones_go(tmp_path: Path):
-    state = {"step": jnp.int32(0), "params": init_params(CONFIG, jax.random.key(0))}
-    checkpoints = TrainCheckpoints(tmp_path / "state", keep=2)
-    assert checkpoints.latest_step() is None
-    for step in (1, 2, 3):
-        checkpoints.save(step, {**state, "step": jnp.int32(step)})
-    checkpoints.wait()
-    checkpoints.close()
-
-    reopened = TrainCheckpoints(tmp_path / "state", keep=2)
-    assert reopened.latest_step() == 3
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    restored = reopened.restore(3, abstract_like(state, shardings))
-    assert int(restored["step"]) == 3
-    jax.tree.map(np.testing.assert_array_equal, restored["params"], state["params"])
-    assert not (tmp_path / "state" / "1").exists()
-    reopened.close()

@@ -116,8 +116,11 @@ def test_wrong_use_is_told(arguments: tuple[str, ...]) -> None:
 
 def test_scripts_are_short_and_shellcheck_has_nothing_against_them() -> None:
     program = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
-    scripts = sorted([*LOCAL.parent.rglob("*.sh"), *LOCAL.parent.rglob("*.sbatch")])
-    assert all(len(script.read_text().splitlines()) <= 80 for script in scripts)
+    files = [
+        path for path in LOCAL.parent.rglob("*") if path.suffix in (".sh", ".sbatch", ".py", ".yaml", ".Dockerfile")
+    ]
+    assert [path.name for path in files if len(path.read_text().splitlines()) > 80] == []
+    scripts = sorted(path for path in files if path.suffix in (".sh", ".sbatch"))
     assert all("\nset -euo pipefail\n" in script.read_text() for script in scripts)
     stages = sorted(STAGE.parent.glob("*.sh"))
     done = subprocess.run([program, *map(str, scripts + stages)], capture_output=True, text=True, check=False)

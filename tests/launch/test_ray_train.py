@@ -62,6 +62,21 @@ def test_stages_that_fan_out_by_themselves_are_submitted_as_jobs() -> None:
     )
 
 
+def test_the_exit_code_of_a_job_is_passed_on(tmp_path: Path) -> None:
+    (tmp_path / "ray").symlink_to(ROOT / "tests" / "launch" / "stand_in.py")
+    (tmp_path / "answers.json").write_text('[["job submit", 3, "", null]]')
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "STAND_IN": str(tmp_path)}
+    command = [sys.executable, str(SCRIPT), QUICKSTART, "command=[data, configs/data/quickstart.yaml, engine=ray]"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert (tmp_path / "calls").read_text().endswith("-- jaxwiz data configs/data/quickstart.yaml engine=ray\n")
+
+
+def test_the_doctor_is_started_once_on_every_host() -> None:
+    asked = json.loads(dry_run(H100, f"command=[doctor, {H100}]").stdout)
+    assert asked["job"]["command"][-2:] == ["doctor", H100] and asked["max_failures"] == 0
+
+
 def test_a_stage_of_one_process_is_refused_on_several_hosts() -> None:
     done = dry_run(H100, "command=[evaluate, configs/evaluate/humaneval.yaml]")
     assert done.returncode == 2 and "evaluate is run by one process, but the accelerator has 8 hosts" in done.stderr

@@ -26,7 +26,7 @@ from jaxwiz.train.metrics import read_metrics
 from jaxwiz.train.optimizer import make_optimizer
 from jaxwiz.train.state import FrozenBase, abstract_state, state_shardings, trained_specs
 from jaxwiz.train.step import loss_and_gradient, make_train_step
-from tests.train.test_run import run_in_process
+from tests.faults.lives import live
 from tests.train.tiny import MODEL, packed_row, random_examples, random_params, stack
 
 LORA = LoraConfig(rank=4, alpha=16.0, targets=("q", "v", "o", "down"), dropout=0.1)
@@ -139,24 +139,26 @@ def test_micro_batches_equal_one_batch_and_each_has_its_own_dropout() -> None:
     assert loss(2, 0.5, 1) != pytest.approx(float(alone.objective))
 
 
+@pytest.mark.faults
 def test_a_killed_run_ends_bit_for_bit_as_an_uninterrupted_one(config: TrainConfig, finished: Path) -> None:
     interrupted = dataclasses.replace(config, out=config.out.with_name("killed"))
-    died = run_in_process(interrupted, "3", "2")
+    died = live(interrupted, "committed", 1, 0)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    last = run_in_process(interrupted)
+    last = live(interrupted)
     assert last.returncode == 0, last.stderr
     assert re.search("continues after step 2 of 4", last.stderr), last.stderr
     for name in ("metrics.jsonl", "adapter/adapter_model.safetensors"):
         assert (interrupted.out / name).read_bytes() == (finished / name).read_bytes(), name
 
 
+@pytest.mark.faults
 def test_eight_devices_give_the_losses_of_one_and_adapters_alone_can_be_kept(
     config: TrainConfig, finished: Path, tmp_path: Path
 ) -> None:
     mesh = MeshConfig(data=2, fsdp=2, tensor=2)
     lora = dataclasses.replace(LORA, save="adapter")
     sharded = dataclasses.replace(config, out=tmp_path / "sharded", mesh=mesh, lora=lora)
-    done = run_in_process(sharded, devices=8)
+    done = live(sharded, devices=8)
     assert done.returncode == 0, done.stderr
     lines, expected = (read_metrics(folder / "metrics.jsonl") for folder in (sharded.out, finished))
     for line, expected_line in zip(lines, expected, strict=True):

@@ -1,12 +1,7 @@
-"""The stage as a whole: it learns, it resumes bit for bit after SIGKILL, and a mesh of 8 devices changes nothing."""
+"""The stage as a whole: it learns, and a mesh of 8 devices changes nothing; what kills it is in tests/faults."""
 
 import dataclasses
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -14,15 +9,20 @@ import numpy as np
 import pytest
 
 from jaxwiz.checkpoint.weights import load_weights, provenance, template, tokenizer_folder
-from jaxwiz.config import to_yaml
 from jaxwiz.sharding.mesh import MeshConfig
 from jaxwiz.text.tokenizer import load_tokenizer
 from jaxwiz.train import run as train_stage
-from jaxwiz.train.config import BatchConfig, ComputeConfig, IntervalsConfig, OptimizerConfig, TrainConfig
-from jaxwiz.train.job import TrainError
+from jaxwiz.train.anomalies import TooManyBadStepsError
+from jaxwiz.train.config import (
+    BatchConfig,
+    ComputeConfig,
+    FaultsConfig,
+    IntervalsConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from jaxwiz.train.metrics import read_metrics
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.faults.lives import live
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def config(tiny_checkpoint: Path, tiny_dataset: Path, tmp_path_factory: pytest.T
         compute=ComputeConfig(loss_chunk_positions=64),
         steps=6,
         seed=3,
-        intervals=IntervalsConfig(checkpoint_steps=2, eval_steps=3),
+        intervals=IntervalsConfig(checkpoint_steps=3, eval_steps=3, keep_best=1),
     )
 
 
@@ -44,19 +44,6 @@ def config(tiny_checkpoint: Path, tiny_dataset: Path, tmp_path_factory: pytest.T
 def finished(config: TrainConfig) -> Path:
     """The folder of an uninterrupted run."""
     return train_stage.run(config)
-
-
-def run_in_process(config: TrainConfig, *arguments: str, devices: int = 1) -> subprocess.CompletedProcess[str]:
-    path = config.out.with_suffix(".yaml")
-    path.write_text(to_yaml(config))
-    return subprocess.run(
-        [sys.executable, "-m", "tests.train.killed_run", str(path), *arguments],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
 
 
 def test_a_run_lowers_train_and_heldout_loss_and_says_so(config: TrainConfig, finished: Path) -> None:
@@ -81,30 +68,26 @@ def test_the_result_is_a_checkpoint_with_its_tokenizer_and_origin(config: TrainC
     assert provenance(finished / "model")["checkpoint"] == {"made_by": "tests"}
 
 
+def test_a_state_says_what_it_is_and_how_good(config: TrainConfig, finished: Path) -> None:
+    (state,) = (finished / "state").iterdir()
+    record = json.loads((state / "checkpoint.json").read_text())
+    heldout = dict(json.loads((finished / "summary.json").read_text())["heldout_curve"])
+    assert (record["step"], record["metrics"]) == (3, {"heldout_loss": heldout[3]})
+    assert record["config"]["seed"] == 3 and record["inputs"].keys() == {"dataset", "checkpoint"}
+    assert record["mesh"]["fsdp"] == 1 and "jax" in record["code"]
+
+
 def test_tensorboard_can_read_the_curves(finished: Path) -> None:
     (events,) = (finished / "tensorboard").iterdir()
     assert b"train/loss" in events.read_bytes() and b"heldout/loss" in events.read_bytes()
 
 
-def test_a_run_killed_twice_ends_bit_for_bit_as_an_uninterrupted_one(config: TrainConfig, finished: Path) -> None:
-    interrupted = dataclasses.replace(config, out=config.out.with_name("killed"))
-    for step, *saved_step in (("3", "2"), ("5",)):
-        died = run_in_process(interrupted, step, *saved_step)
-        assert died.returncode == -signal.SIGKILL, died.stderr
-        assert read_metrics(interrupted.out / "metrics.jsonl")[-1]["step"] == int(step)
-    last = run_in_process(interrupted)
-    assert last.returncode == 0, last.stderr
-    assert re.search("continues after step [24] of 6", last.stderr), last.stderr
-    assert (interrupted.out / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
-    resumed, whole = load_weights(interrupted.out / "model"), load_weights(finished / "model")
-    assert all(jax.tree.leaves(jax.tree.map(lambda one, other: bool((one == other).all()), resumed, whole)))
-
-
+@pytest.mark.faults
 def test_eight_devices_give_the_losses_of_one(config: TrainConfig, finished: Path, tmp_path: Path) -> None:
     """One mesh through the whole stage; tests/train/test_mesh_curve.py has the others."""
     mesh, batch = MeshConfig(data=2, fsdp=2, tensor=2), BatchConfig(rows=8, micro_batches=2)
     sharded = dataclasses.replace(config, out=tmp_path / "sharded", mesh=mesh, batch=batch)
-    done = run_in_process(sharded, devices=8)
+    done = live(sharded, devices=8)
     assert done.returncode == 0, done.stderr
     assert "8 device(s)" in done.stderr
     lines, expected = (read_metrics(folder / "metrics.jsonl") for folder in (sharded.out, finished))
@@ -112,10 +95,16 @@ def test_eight_devices_give_the_losses_of_one(config: TrainConfig, finished: Pat
         assert line == pytest.approx(expected_line, abs=1e-4)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_learning_rate_that_breaks_the_weights_ends_the_run_by_the_steps_it_left_out(
+    config: TrainConfig, tmp_path: Path
+) -> None:
     absurd = OptimizerConfig(learning_rate=1e30, schedule="constant", max_grad_norm=None)
-    with pytest.raises(TrainError, match=r"step \d: (loss|grad_norm) = (nan|inf).*learning_rate"):
-        train_stage.run(
-            dataclasses.replace(config, out=tmp_path / "absurd", optimizer=absurd, intervals=IntervalsConfig())
-        )
-    assert not (tmp_path / "absurd" / "model").exists()
+    intervals = IntervalsConfig(faults=FaultsConfig(max_bad_steps=1))
+    broken = dataclasses.replace(config, out=tmp_path / "absurd", optimizer=absurd, intervals=intervals)
+    with pytest.raises(
+        TooManyBadStepsError, match=r"steps 2 to 3: .* 2 step\(s\) in a row.*learning_rate.*none was saved"
+    ):
+        train_stage.run(broken)
+    skipped = [line["skipped"] for line in read_metrics(broken.out / "metrics.jsonl") if "skipped" in line]
+    assert len(skipped) == 2 and all(sum(map(len, line["rows"].values())) <= 8 for line in skipped)
+    assert not (broken.out / "model").exists()
