@@ -52,13 +52,13 @@ class Account:
     @property
     def tokens(self) -> int:
         """All tokens so far, of prompts and answers."""
-        return sum(used.prompt_tokens + used.new_tokens for used in self.usage.values())
+        return sum(used.prompt_tokens + used.new_tokens for used in self._used())
 
     @property
     def cost(self) -> float | None:
         """All money so far; None without prices."""
-        prompt_tokens = sum(used.prompt_tokens for used in self.usage.values())
-        return self.price(prompt_tokens, sum(used.new_tokens for used in self.usage.values()))
+        used = self._used()
+        return self.price(sum(one.prompt_tokens for one in used), sum(one.new_tokens for one in used))
 
     @property
     def currency(self) -> str | None:
@@ -92,6 +92,10 @@ class Account:
             if (most_tokens is not None and tokens > most_tokens) or (most_cost is not None and cost > most_cost):
                 return count
         return len(requests)
+
+    def _used(self) -> list[Usage]:
+        """Returns all usage at once: a view of the run is drawn by another thread than the one that enters calls."""
+        return list(self.usage.values())
 
     def spent(self) -> str:
         """Returns, for people, what was taken so far: "1234 tokens, 0.56 USD"."""

@@ -214,7 +214,8 @@ def paged_hidden_states(
     """
     B, T = tokens.shape
     K, H, G = config.num_kv_heads, config.head_dim, config.num_heads // config.num_kv_heads
-    turn = rotation(config, view.positions, row_lengths=row_lengths)
+    # The barrier keeps the compiler from working out the cosines anew in each layer.
+    turn = jax.lax.optimization_barrier(rotation(config, view.positions, row_lengths=row_lengths))
     x = _embed(weights, tokens, mesh)
     keys, values = list(cache.k), list(cache.v)
     for index, layer in enumerate(weights.layers):

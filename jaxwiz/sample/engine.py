@@ -30,6 +30,7 @@ from jaxwiz.model.pages import init_pages
 from jaxwiz.model.params import Params
 from jaxwiz.model.rope_config import DynamicScaling
 from jaxwiz.sample.decode import (
+    Block,
     DecodeState,
     Model,
     decode_block,
@@ -42,7 +43,7 @@ from jaxwiz.sample.pace import ELSEWHERE, ON_CPU, PAGE_TOKENS
 from jaxwiz.sample.page_table import NoPageError, PageTable
 from jaxwiz.sample.placement import Placement
 from jaxwiz.sample.requests import Answer, Request, RequestError, Statistics, TokenEvent, joined, require_answerable
-from jaxwiz.sample.slots import Slot, slot_rows
+from jaxwiz.sample.slots import Slot, chunk_rows, slot_rows
 from jaxwiz.text.tokenizer import Tokenizer
 
 OnBlock = Callable[[int, int], None]
@@ -96,8 +97,7 @@ class Engine:
         self._vocab_size = vocab_size or config.vocab_size
         weights = self._place.weights(inference_weights(params, config, weights_dtype))
         self._model = Model(weights, adapters and self._place.whole(adapters), mesh)
-        self._on_cpu = jax.default_backend() == "cpu"
-        self._pace = ON_CPU if self._on_cpu else ELSEWHERE
+        self._pace = ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
         self._columns = -(-config.context_length // PAGE_TOKENS)
         self._most_pages = slots * self._columns if cache_tokens is None else max(1, cache_tokens // PAGE_TOKENS)
         self._pages = PageTable(min(self._most_pages, 2 * slots), PAGE_TOKENS)
@@ -231,12 +231,7 @@ class Engine:
             targets = np.zeros(width, np.int32)
             targets[:count] = tokens[start + 1 : start + 1 + count]
             self._hold(row, start + count)
-            chunk, bounds, table = self._chunk_arrays(row, 0, tokens, start, count, width)
-            cache, logprobs = score_chunk(
-                self._model, self.config, chunk, self._place.whole(targets), bounds, table, self._state.cache,
-                columns=self._columns_for(start + count), vocab_size=self._vocab_size,
-            )  # fmt: skip
-            self._state = self._state._replace(cache=cache)
+            logprobs = self._score_chunk(row, tokens, targets, start, count, self._chunk_columns(start + count))
             found.append(np.asarray(logprobs)[:count])
             row.read = start + count
         self._know(row, digests)
@@ -244,17 +239,22 @@ class Engine:
         return np.concatenate(found)[len(prompt) - 1 - first :].tolist()
 
     def warm_up(self) -> None:
-        """Lets the cache grow to its full size and compiles every program, so that no request waits for a compiler."""
+        """Lets the cache grow to its full size and compiles every program; the engine must be idle.
+
+        No request waits for the compiler afterwards, whatever it asks for.
+        """
         self._grow(self._most_pages)
-        lengths = set(self._pace.chunks)
-        if not self._on_cpu:  # there programs depend on how many pages are attended to at once, too
-            powers = [1 << power for power in range(self._columns.bit_length())]
-            lengths |= {PAGE_TOKENS * power for power in powers} | {PAGE_TOKENS * (power // 2 + 1) for power in powers}
-        longest = self.config.context_length - self._pace.steps
-        for number, length in enumerate(sorted({min(length, longest) for length in lengths})):
-            prompt = [number % self._vocab_size] * length  # each another one, so that none is shared
-            self.generate([Request(prompt, self._pace.steps, repetition_penalty=2.0, ignore_end=True)])
-            self.score(prompt[1:], prompt[:1])
+        row = Slot(-1, Request([0], 1), self.tokenizer, ())
+        self._hold(row, 1)
+        counts = range(1, self._columns + 1)
+        for columns in {self._chunk_columns(pages * PAGE_TOKENS) for pages in counts}:
+            for width in self._pace.chunks:
+                self._read_chunk(row, 0, [0], 0, 1, width, columns)
+                self._score_chunk(row, [0], np.zeros(width, np.int32), 0, 1, columns)
+        for columns in {self._pace.columns_of_block(pages, self._columns) for pages in counts}:
+            self._decode_block(columns)
+        self._note_seen(0, [0])
+        self._pages.release(row.pages)
 
     def _admit(self) -> None:
         for row in range(self.slots):
@@ -275,6 +275,8 @@ class Engine:
         for _, row in reading:
             slot = self._slots[row]
             assert slot is not None
+            if decoding and left <= 0:
+                break
             prompt = slot.request.prompt
             # What this prompt shares may just have been read for the one before.
             digests = self._begin_reading(slot) if not slot.read else self._digests(slot)
@@ -283,19 +285,11 @@ class Engine:
                     break
                 left -= width
                 self._hold(slot, start + count)
-                chunk, bounds, table = self._chunk_arrays(slot, row, prompt, start, count, width)
-                cache, hidden = prefill_chunk(
-                    self._model, self.config, chunk, bounds, table, self._state.cache, self._state.hidden,
-                    columns=self._columns_for(start + count),
-                )  # fmt: skip
-                self._state = self._state._replace(cache=cache, hidden=hidden)
+                self._read_chunk(slot, row, prompt, start, count, width, self._chunk_columns(start + count))
                 slot.read = start + count
             self._know(slot, digests)
             if slot.decodes and slot.request.repetition_penalty != 1:
-                seen = np.zeros(self.config.vocab_size, np.bool_)
-                seen[list(prompt)] = True
-                place = self._place.whole(np.array(row, np.int32))
-                self._state = self._state._replace(seen=set_seen(self._state.seen, place, self._place.whole(seen)))
+                self._note_seen(row, prompt)
 
     def _decode(self) -> list[TokenEvent]:
         decoding = [(row, slot) for row, slot in enumerate(self._slots) if slot is not None and slot.decodes]
@@ -303,12 +297,8 @@ class Engine:
             return []
         for _, slot in decoding:
             self._hold(slot, slot.writes_up_to(self._pace.steps))
-        rows = slot_rows(self._slots, self._columns, self.config.vocab_size)
-        longest = max(len(slot.pages) for _, slot in decoding) * PAGE_TOKENS
-        self._state, block = decode_block(
-            self._model, self.config, self._state, self._place.rows(rows), self._end_array,
-            steps=self._pace.steps, columns=self._columns_for(longest), vocab_size=self._vocab_size,
-        )  # fmt: skip
+        longest = max(len(slot.pages) for _, slot in decoding)
+        block = self._decode_block(self._pace.columns_of_block(longest, self._columns))
         wants_logprobs = any(slot.request.logprobs is not None for _, slot in decoding)
         found = jax.device_get(block) if wants_logprobs else block._replace(tokens=jax.device_get(block.tokens))
         events = []
@@ -343,20 +333,43 @@ class Engine:
         for digest, page in zip(digests[: slot.read // PAGE_TOKENS], slot.pages, strict=False):
             self._pages.know(digest, page)
 
-    def _chunk_arrays(
-        self, slot: Slot, row: int, tokens: Sequence[int], start: int, count: int, width: int
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        chunk = np.zeros((1, width), np.int32)
-        chunk[0, :count] = tokens[start : start + count]
-        table = np.zeros((1, self._columns), np.int32)
-        table[0, : len(slot.pages)] = slot.pages
-        return self._place.whole((chunk, np.array([row, start, count, slot.end], np.int32), table))
+    def _read_chunk(
+        self, slot: Slot, row: int, tokens: Sequence[int], start: int, count: int, width: int, columns: int | None
+    ) -> None:
+        chunk, bounds, table = self._place.whole(chunk_rows(slot, row, tokens, start, count, width, self._columns))
+        cache, hidden = prefill_chunk(
+            self._model, self.config, chunk, bounds, table, self._state.cache, self._state.hidden, columns=columns
+        )
+        self._state = self._state._replace(cache=cache, hidden=hidden)
 
-    def _columns_for(self, tokens: int) -> int | None:
-        """Returns how many pages of a row are attended to at once: None on CPUs, else a power of 2 that holds them."""
-        if self._on_cpu:
-            return None
-        return min(self._columns, 1 << (self._pages_of(tokens) - 1).bit_length())
+    def _score_chunk(
+        self, slot: Slot, tokens: Sequence[int], targets: np.ndarray, start: int, count: int, columns: int | None
+    ) -> jax.Array:
+        arrays = chunk_rows(slot, 0, tokens, start, count, len(targets), self._columns)
+        chunk, bounds, table, following = self._place.whole((*arrays, targets))
+        cache, logprobs = score_chunk(
+            self._model, self.config, chunk, following, bounds, table, self._state.cache,
+            columns=columns, vocab_size=self._vocab_size,
+        )  # fmt: skip
+        self._state = self._state._replace(cache=cache)
+        return logprobs
+
+    def _decode_block(self, columns: int | None) -> Block:
+        rows = slot_rows(self._slots, self._columns, self.config.vocab_size)
+        self._state, block = decode_block(
+            self._model, self.config, self._state, self._place.rows(rows), self._end_array,
+            steps=self._pace.steps, columns=columns, vocab_size=self._vocab_size,
+        )  # fmt: skip
+        return block
+
+    def _note_seen(self, row: int, tokens: Sequence[int]) -> None:
+        seen = np.zeros(self.config.vocab_size, np.bool_)
+        seen[list(tokens)] = True
+        place = self._place.whole(np.array(row, np.int32))
+        self._state = self._state._replace(seen=set_seen(self._state.seen, place, self._place.whole(seen)))
+
+    def _chunk_columns(self, tokens: int) -> int | None:
+        return self._pace.columns_of_chunk(self._pages_of(tokens), self._columns)
 
     def _hold(self, slot: Slot, tokens: int) -> None:
         """Gives a slot pages for as many tokens, letting the cache grow if need be."""

@@ -59,7 +59,7 @@ def sample_tokens(logits: jax.Array, rows: SamplingRows, positions: jax.Array, s
       seen: bool [B, V], tokens of each row so far; matters only where there is a penalty.
     """
     logits = adjusted(logits, rows, seen)
-    greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    greedy = _first_largest(logits)
 
     def with_drawn() -> jax.Array:
         probabilities = sampling_probabilities(logits, rows)
@@ -148,8 +148,17 @@ def draw(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
     running = jnp.cumsum(probabilities, axis=-1)
     passed = (running > uniform[:, None] * running[:, -1:]) & (probabilities > 0)
     # Rounding can leave no token passed where `uniform` is next to 1: then the most probable one.
-    token = jnp.where(jnp.any(passed, axis=-1), jnp.argmax(passed, axis=-1), jnp.argmax(probabilities, axis=-1))
-    return token.astype(jnp.int32)
+    return jnp.where(jnp.any(passed, axis=-1), _first_largest(passed), _first_largest(probabilities))
+
+
+def _first_largest(values: jax.Array) -> jax.Array:
+    """Returns where each row's largest value stands first, int32 [B]: argmax by two plain reductions.
+
+    A CPU does those many times faster than the one of pairs that argmax is. Where nothing compares, the last place.
+    """
+    count = values.shape[1]
+    places = jnp.where(values == jnp.max(values, axis=-1, keepdims=True), jnp.arange(count, dtype=jnp.int32), count - 1)
+    return jnp.min(places, axis=-1)
 
 
 def _uniform(seeds: jax.Array, positions: jax.Array) -> jax.Array:

@@ -125,6 +125,27 @@ def slot_rows(slots: Sequence[Slot | None], table_columns: int, vocab_size: int)
     return rows
 
 
+def chunk_rows(
+    slot: Slot, row: int, tokens: Sequence[int], start: int, count: int, width: int, table_columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns tokens [1, width], bounds [4] and table [1, N] of a chunk of `tokens`, as `prefill_chunk` takes them.
+
+    Args:
+      slot: holds the pages.
+      row: which slot it is.
+      tokens: the whole prompt, or what is scored.
+      start: where the chunk begins.
+      count: how many tokens it has.
+      width: how many the program has room for.
+      table_columns: N, most pages of a row.
+    """
+    chunk = np.zeros((1, width), np.int32)
+    chunk[0, :count] = tokens[start : start + count]
+    table = np.zeros((1, table_columns), np.int32)
+    table[0, : len(slot.pages)] = slot.pages
+    return chunk, np.array([row, start, count, slot.end], np.int32), table
+
+
 def _filled(shape: int | tuple[int, ...], dtype: type[np.generic], value: int) -> Any:
     return np.full(shape, value, dtype)
 

@@ -180,6 +180,18 @@ def test_what_comes_late_or_waits_is_answered_as_if_alone(make_engine: MakeEngin
     assert [tokens[number] for number in sorted(tokens)] == [answer.tokens for answer in alone]
 
 
+def test_long_prompts_are_read_between_the_steps_of_others(make_engine: MakeEngine):
+    engine = make_engine()
+    first = engine.submit(Request(prompt_of(5), 60))
+    engine.step()
+    late = [engine.submit(Request(prompt_of(400, seed), 3)) for seed in range(3)]
+    told = []
+    while not engine.idle:
+        told.append({event.id for event in engine.step()})
+    assert told[:6] == [{first}, {first, late[0]}, {first}, {first, late[1]}, {first, late[2]}, {first}]
+    assert engine.statistics().prompt_tokens == 5 + 3 * 400
+
+
 def test_a_common_prefix_is_read_once_and_changes_no_bit(make_engine: MakeEngine):
     header = prompt_of(140)
     asked = [Request([*header, *prompt_of(20, seed)], 20, temperature=1.0, seed=seed, logprobs=2) for seed in range(6)]
@@ -251,21 +263,30 @@ requests = [
     Request(np.random.default_rng(length).integers(3, MODEL.vocab_size, length).tolist(), 12, logprobs=2)
     for length in (5, 70, 20, 9)
 ]
-# Slots that the devices divide, and ones that they do not; a head that is the embedding, and one that is not.
-for tied, slots, sizes in ((True, 4, dict(data=2, fsdp=2, tensor=2)), (False, 3, dict(fsdp=4, tensor=2))):
-    model = dataclasses.replace(MODEL, tie_embeddings=tied)
-    params = jax.tree.map(lambda leaf: leaf * 8, init_params(model, jax.random.key(1)))
-    alone = Engine(params, model, NoText(), slots=slots).generate(requests)
-    split = Engine(params, model, NoText(), slots=slots, mesh=make_mesh(MeshConfig(**sizes)))
-    for one, other in zip(alone, split.generate(requests), strict=True):
-        assert one.tokens == other.tokens, sizes
-        for ours, theirs in zip(one.logprobs, other.logprobs, strict=True):
-            np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-3)
+tied, slots, sizes = SETTINGS
+model = dataclasses.replace(MODEL, tie_embeddings=tied)
+params = jax.tree.map(lambda leaf: leaf * 8, init_params(model, jax.random.key(1)))
+alone = Engine(params, model, NoText(), slots=slots).generate(requests)
+split = Engine(params, model, NoText(), slots=slots, mesh=make_mesh(MeshConfig(**sizes)))
+for one, other in zip(alone, split.generate(requests), strict=True):
+    assert one.tokens == other.tokens
+    for ours, theirs in zip(one.logprobs, other.logprobs, strict=True):
+        np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-3)
 """
 
 
-def test_greedy_tokens_are_the_same_on_meshes():
-    run_on_eight_devices("-c", "import sys; sys.path += ['.', 'tests/golden']\n" + MESH_PROGRAM)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (True, 4, {"data": 2, "fsdp": 2, "tensor": 2}),
+        # A head that is not the embedding, and slots that the devices do not divide.
+        pytest.param((False, 3, {"fsdp": 4, "tensor": 2}), marks=pytest.mark.multiprocess),
+    ],
+    ids=str,
+)
+def test_greedy_tokens_are_the_same_on_a_mesh(settings: tuple):
+    program = MESH_PROGRAM.replace("SETTINGS", repr(settings))
+    run_on_eight_devices("-c", "import sys; sys.path += ['.', 'tests/golden']\n" + program)
 
 
 def test_adapters_beside_the_weights_answer_as_if_merged(params: Params, tokenizer: Tokenizer):
@@ -278,7 +299,7 @@ def test_adapters_beside_the_weights_answer_as_if_merged(params: Params, tokeniz
     merged = Engine(merge_lora(params, factors, lora), MODEL, tokenizer, slots=SLOTS, end_ids=(-2,))
     beside = Engine(params, MODEL, tokenizer, slots=SLOTS, end_ids=(-2,), adapters=Adapters(factors, lora))
     bare = Engine(params, MODEL, tokenizer, slots=SLOTS, end_ids=(-2,))
-    prompt, answer = prompt_of(70), prompt_of(12, seed=1)
+    prompt, answer = prompt_of(64), prompt_of(12, seed=1)
     assert beside.score(prompt, answer) == pytest.approx(merged.score(prompt, answer), abs=1e-3)
     assert beside.score(prompt, answer) != pytest.approx(bare.score(prompt, answer), abs=0.1)
     request = Request(prompt, 20)
