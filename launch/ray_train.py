@@ -24,8 +24,8 @@ from jaxwiz.launch.config import LaunchConfig
 from jaxwiz.launch.facts import command_of, ray_scaling
 
 
-def run_on_worker(job: dict[str, Any]) -> None:
-    """Runs one process of the job; raises, by which Ray knows that all have to start again, if it fails."""
+def run_on_worker(job: dict[str, Any]) -> int:
+    """Returns the exit code of one process of the job; raises where Ray has to start all of them again."""
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -39,7 +39,7 @@ def run_on_worker(job: dict[str, Any]) -> None:
     code = subprocess.run(command, cwd=job["checkout"], env={**os.environ, **job["environment"], **place}).returncode
     if code not in (0, BAD_INPUT):  # what another start may mend
         raise RuntimeError(f"process {context.get_world_rank()} ended with exit code {code}")
-    ray.train.report({"exit_code": code})
+    return code
 
 
 def main(arguments: list[str]) -> int:
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     except TrainingFailedError as error:
         print(f"launch/ray_train.py: given up after {retries + 1} start(s): {error}", file=sys.stderr)
         return FAILED
-    return ended.metrics["exit_code"]
+    return ended.return_value  # that of process 0
 
 
 if __name__ == "__main__":

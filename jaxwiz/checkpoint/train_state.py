@@ -77,11 +77,22 @@ class TrainCheckpoints:
         """Returns the newest complete state's step whose every file is as it was written; None if there is none.
 
         What is passed over is named. Damaged states are moved aside and stay on disk; unfinished saves are removed.
+
+        Raises:
+          StateError: some processes do not see what process 0 sees.
         """
         for step in self._complete_steps():
             own = record.find_damage(self._path(step), self._processes.index, self._processes.count)
-            told = self._processes.gather(json.dumps(own[:5]))
-            faults = list(dict.fromkeys(fault for text in told for fault in json.loads(text)))
+            told = [
+                json.loads(text) for text in self._processes.gather(json.dumps([self._path(step).exists(), own[:5]]))
+            ]
+            blind = [str(process) for process, (sees_it, _) in enumerate(told) if not sees_it]
+            if blind:
+                raise StateError(
+                    f"{self._path(step)}: process 0 sees it, but process {', '.join(blind)} of {len(told)} does not; "
+                    "states have to lie where all processes see them, such as gs://bucket/path or a shared disk"
+                )
+            faults = list(dict.fromkeys(fault for _, of_process in told for fault in of_process))
             if not faults:
                 self.last_saved = step
                 return step

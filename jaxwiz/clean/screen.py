@@ -2,7 +2,8 @@
 
 A test calls the function under the name that the task gives it. Nearly all tests end at their first call, so a task
 costs about one. What the function leaves behind in its process is there for the next test, so a pass is worth something
-only when a run of its own has repeated it.
+only when a run of its own has repeated it. Tests that draw arguments, as HumanEval/53 does, draw the same each time:
+whether a function passes that recurses as deep as its argument is large must not be a matter of luck.
 
 Standard library only, and nothing from the rest of jaxwiz.
 """
@@ -10,6 +11,7 @@ Standard library only, and nothing from the rest of jaxwiz.
 import copy
 import marshal
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +47,7 @@ def run(payload: tuple[float, Sequence[Test]], calls: Mapping[str, Any], report:
     passed: list[str] = []
     for number, test in enumerate(tests):
         report(at=str(number))
+        random.seed(0)
         try:
             _require_pass(test, call)
         except BaseException:

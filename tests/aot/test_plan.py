@@ -82,7 +82,8 @@ def test_a_decode_step_is_bound_by_memory(small: Path, tmp_path: Path):
     made = found["plan"]
     assert code == 0
     assert made["step"] == "decode"
-    assert made["memory_bytes"]["cache"] == 2 * 8 * (8 // 2) * 1024 * (2 // 2) * 128 * 2
+    # Keys and values of 8 layers and all 8 rows, their 2 heads split over `tensor`; every replica has all pages.
+    assert made["memory_bytes"]["cache"] == 2 * 8 * 8 * 1024 * (2 // 2) * 128 * 2
     assert made["binds"] == "HBM"
 
 

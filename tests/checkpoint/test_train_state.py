@@ -19,6 +19,7 @@ import pytest
 from jaxwiz.checkpoint import record
 from jaxwiz.checkpoint.record import Retention
 from jaxwiz.checkpoint.train_state import SaveError, StateError, TrainCheckpoints, abstract_like
+from jaxwiz.sharding.processes import Processes
 
 Values = dict[str, jax.Array]
 
@@ -122,6 +123,19 @@ def test_damaged_states_are_passed_over_by_name_and_stay_on_disk(damage, tmp_pat
         checkpoints.require_saved()
         assert checkpoints.latest_intact() == 2
     assert (tmp_path / "2.damaged-1" / "arrays").is_dir()
+
+
+def test_a_state_that_another_process_does_not_see_is_an_error_not_damage(tmp_path: Path) -> None:
+    class WithABlindOne(Processes):
+        def gather(self, value: str) -> list[str]:
+            return [value, json.dumps([False, ["checkpoint.json: not a record"]])]
+
+    save_all(tmp_path, 1)
+    checkpoints = TrainCheckpoints(tmp_path, Retention(1), processes=WithABlindOne())
+    with pytest.raises(StateError, match=r"/1: process 0 sees it, but process 1 of 2 does not"):
+        checkpoints.latest_intact()
+    assert (tmp_path / "1" / "checkpoint.json").exists()
+    checkpoints.close()
 
 
 def test_orbax_itself_would_restore_a_flipped_bit(tmp_path: Path) -> None:

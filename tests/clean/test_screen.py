@@ -49,6 +49,14 @@ def test_a_canonical_solution_judges_inputs():
     assert run(lambda a: [0.3], tests)["passed"] == "3"
 
 
+def test_drawn_arguments_are_the_same_each_time():
+    drawn: list[int] = []
+    test = asserts("import random\nfor _ in range(5): f(random.randint(0, 1000))")
+    run(lambda x: drawn.append(x), [test, test])
+    run(lambda x: drawn.append(x), [test])
+    assert drawn[:5] == drawn[5:10] == drawn[10:] and len(set(drawn)) > 1
+
+
 def test_after_three_calls_out_of_time_it_stops():
     def slow(*_: Any) -> None:
         raise TimeoutError

@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from etils import epath
@@ -26,17 +28,35 @@ def test_a_folder_is_used_as_training_uses_it_and_left_as_it_was(tmp_path: Path)
     assert try_folder(epath.Path(tmp_path) / "file", "a").startswith("failed: [Errno")
 
 
-def test_a_bucket_is_tried_by_its_url_and_one_that_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system in memory stands in for the bucket's client, behind the same interface (fsspec)."""
-    bucket = epath.Path("gs://bucket/runs")
-    assert re.match("failed: (ImportError|ModuleNotFoundError): .*gcsfs", try_folder(bucket, "a"))
-    monkeypatch.setitem(_registry, "gcs", MemoryFileSystem)
-    try:
-        assert try_folder(bucket, "a") == ""
-        assert check_folder(Processes(), bucket) == "ok, gs"
-        assert look_at_host(0, bucket).free_gib == math.inf
-    finally:
-        epath.backend.fsspec_backend._get_filesystem.cache_clear()
+class RefusingBucket(MemoryFileSystem):
+    def open(self, path: str, *arguments: Any, **options: Any) -> Any:
+        raise ValueError(f"403: {path}: no right to write")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], epath.Path]]:
+    """Returns what gives a bucket whose client is replaced by another one of the same interface (fsspec)."""
+    cached = epath.backend.fsspec_backend._get_filesystem
+
+    def replaced(client: type) -> epath.Path:
+        cached.cache_clear()
+        monkeypatch.setitem(_registry, "gcs", client)
+        return epath.Path("gs://bucket/runs")
+
+    yield replaced
+    cached.cache_clear()
+
+
+def test_a_bucket_is_tried_by_its_url(bucket: Callable[[type], epath.Path]) -> None:
+    folder = bucket(MemoryFileSystem)
+    assert try_folder(folder, "a") == "" and not (folder / ".doctor-a").exists()
+    assert check_folder(Processes(), folder) == "ok, gs"
+    assert look_at_host(0, folder).free_gib == math.inf
+
+
+def test_a_bucket_that_refuses_is_told(bucket: Callable[[type], epath.Path]) -> None:
+    found = try_folder(bucket(RefusingBucket), "a")
+    assert re.fullmatch(r"failed: ValueError: 403: .*file: no right to write", found)
 
 
 def test_the_file_system_is_that_of_the_innermost_mount() -> None:

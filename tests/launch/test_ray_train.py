@@ -82,6 +82,13 @@ def test_a_stage_of_one_process_is_refused_on_several_hosts() -> None:
     assert done.returncode == 2 and "evaluate is run by one process, but the accelerator has 8 hosts" in done.stderr
 
 
+def assert_a_wrong_config_ends_it(spec: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(spec), "command=[train, absent.yaml]"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, capture_output=True)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 2 and "absent.yaml" in said and "RETRY" not in said, said[-3000:]
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("accelerator", "replaced"),
@@ -137,6 +144,8 @@ def test_training_survives_the_loss_of_a_node(
         if replaced:
             cluster.add_second()
         assert driver.wait(300) == 0, log.read_text()[-4000:]
+        if replaced:
+            assert_a_wrong_config_ends_it(spec)
     finally:
         if driver is not None and driver.poll() is None:
             driver.terminate()

@@ -56,7 +56,7 @@ def submit(slurm: SlurmCluster, spec: Path, **environ: str) -> str:
 
 def wait_for(slurm: SlurmCluster, job: str, happened: Callable[[dict[str, str]], bool]) -> dict[str, str]:
     """Returns the job's state once `happened`; a requeued job need not wait for its turn."""
-    give_up_at = time.monotonic() + 90
+    give_up_at = time.monotonic() + 180
     pending_since = 0.0
     while not happened(state := settled(slurm, job)):
         assert not ended(state) and time.monotonic() < give_up_at, (state["JobState"], state["Reason"], log_of(state))
