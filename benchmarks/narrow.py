@@ -72,17 +72,19 @@ def beside(found: tuple, wide: tuple) -> dict[str, Any]:
 
 def pass_at_1(options: argparse.Namespace) -> dict[tuple[str, str], float]:
     """Returns the share of HumanEval's tasks that each pair solves."""
-    systems = {}
+    systems, benchmark = {}, HumanEvalConfig(limit=options.humaneval_tasks)
     for weights, cache in PAIRS:
         out = options.work / f"{weights}-{cache}"
         sample(
             SampleConfig(
                 out=out, checkpoint=options.checkpoint, template=options.template, prompt_style="chat",
-                sampling=SamplingConfig(max_new_tokens=256), dtype=weights, cache_dtype=cache,
+                sampling=SamplingConfig(max_new_tokens=256), dtype=weights, cache_dtype=cache, benchmark=benchmark,
             )
         )  # fmt: skip
         systems[f"{weights} + {cache}"] = SystemConfig(completions=out / "completions.jsonl")
-    report = evaluate(EvaluateConfig(out=options.work / "evaluate", systems=systems)) / "report.json"
+    report = (
+        evaluate(EvaluateConfig(out=options.work / "evaluate", systems=systems, benchmark=benchmark)) / "report.json"
+    )
     found = json.loads(report.read_text())["systems"]
     return {pair: found[" + ".join(pair)]["pass_at"]["1"]["value"] for pair in PAIRS}
 
@@ -95,15 +97,18 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=96, help="most tokens of the answers compared")
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--humaneval", action="store_true", help="pass@1 of all tasks, too")
+    parser.add_argument("--humaneval-tasks", type=int, default=None, help="of its tasks, only the first so many")
     parser.add_argument("--work", type=Path, default=Path("runs/narrow"), help="for completions; a rerun continues")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file")
     options = parser.parse_args()
 
     problems = list(load_benchmark(HumanEvalConfig()).problems.values())[: options.tasks]
-    found = {pair: answers_and_scores(pair, problems, options) for pair in PAIRS}
-    lines = [
-        {"weights": pair[0], "cache": pair[1], **beside(found[pair], found[WIDE])} for pair in PAIRS
-    ]  # fmt: skip
+    lines: list[dict[str, Any]] = []
+    wide = answers_and_scores(WIDE, problems, options)
+    for pair in PAIRS:
+        found = wide if pair == WIDE else answers_and_scores(pair, problems, options)
+        lines.append({"weights": pair[0], "cache": pair[1], **beside(found, wide)})
+        print(lines[-1], flush=True)
     if options.humaneval:
         for line, score in zip(lines, pass_at_1(options).values(), strict=True):
             line["humaneval_pass_at_1"] = round(score, 4)
@@ -119,7 +124,7 @@ def main() -> None:
     table = Table(*(name.replace("_", " ") for name in lines[0]), title=f"{result['checkpoint']} on {result['device']}")
     for line in lines:
         table.add_row(*map(str, line.values()))
-    Console().print(table)
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

@@ -252,6 +252,7 @@ def main() -> None:
         found["prefill_of_matmul"] = round(prefill_flops / matmul, 3)
         found["prefill_mfu"] = None if peak is None else round(prefill_flops / peak, 3)
         lines[slots] = found
+        print(f"{slots} slots: {found}", flush=True)
 
     result = {
         "jaxwiz": jaxwiz.__version__,

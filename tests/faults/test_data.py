@@ -101,7 +101,7 @@ def test_tokens_that_the_model_does_not_have(config: TrainConfig, tiny_tokenizer
     path.write_text(json.dumps(manifest))
     ended = train(small)
     assert ended.returncode == 2, ended.stderr
-    named = rf"\.array_record-\S+: row \d+, in the batch of step \d+, holds token id \d+, but the model has {highest} tokens"
+    named = rf"array_record-\S+: row \d+, in the batch of step \d+, holds token id \d+, but the model has {highest} "
     assert re.search(named, ended.stderr) and "Traceback" not in ended.stderr, ended.stderr
 
 
