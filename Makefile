@@ -41,7 +41,7 @@ test-multiprocess: $(VENV)/.dev  ## training by several processes on this machin
 	$(BIN)/python -m pytest -q -m multiprocess
 
 test-faults: $(VENV)/.dev  ## training that is killed, starved and moved about, the long versions
-	$(BIN)/python -m pytest -q -m faults
+	$(BIN)/python -m pytest -q -n 2 -m faults
 
 test-slurm: $(VENV)/.dev  ## a preempted job on a real Slurm of two nodes (apt-get install slurm-wlm munge; as root)
 	$(BIN)/python -m pytest -q -m slurm tests/launch

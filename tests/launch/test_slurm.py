@@ -57,8 +57,8 @@ def submit(slurm: SlurmCluster, spec: Path, **environ: str) -> str:
 def wait_for(slurm: SlurmCluster, job: str, happened: Callable[[dict[str, str]], bool]) -> dict[str, str]:
     """Returns the job's state once `happened`; a requeued job need not wait for its turn."""
     give_up_at = time.monotonic() + 180
-    pending_since = 0.0
-    while not happened(state := settled(slurm, job)):
+    pending_since = time.monotonic()
+    while not happened(state := slurm.state(job)):
         assert not ended(state) and time.monotonic() < give_up_at, (state["JobState"], state["Reason"], log_of(state))
         if state["JobState"] != "PENDING" or state["Reason"] != "BeginTime":
             pending_since = time.monotonic()
@@ -68,15 +68,6 @@ def wait_for(slurm: SlurmCluster, job: str, happened: Callable[[dict[str, str]],
             slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
             pending_since = time.monotonic()
         time.sleep(0.2)
-    return state
-
-
-def settled(slurm: SlurmCluster, job: str) -> dict[str, str]:
-    """Returns a job's state; an end is looked at twice, since one that is being requeued seems to have failed."""
-    state = slurm.state(job)
-    if ended(state):
-        time.sleep(2)
-        state = slurm.state(job)
     return state
 
 
