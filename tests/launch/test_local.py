@@ -1,5 +1,6 @@
 """launch/local.sh: what it starts, how it ends, and that its style is sound."""
 
+import functools
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ def start(*arguments: str, **environ: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Ignored where the tests run in the background, and what a shell inherits as ignored it cannot trap.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
