@@ -103,7 +103,7 @@ def test_batches_of_another_size_give_the_same_completions(
 def test_a_node_that_does_not_see_the_checkpoint_is_named(
     config: SampleConfig, cluster_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = dataclasses.replace(engine_settings(config.checkpoint, "none", 4, "float32"), checkpoint=tmp_path / "no")
+    settings = dataclasses.replace(engine_settings(config, 10, draws_ahead=False), checkpoint=tmp_path / "no")
     monkeypatch.setattr("jaxwiz.sample.answer.engine_settings", lambda *_, **__: settings)
     with pytest.raises(FanoutError, match=r"^node [\d.]+ \(\w+\): checkpoint = '.*no': not to be seen from here"):
         stage.run(dataclasses.replace(config, out=tmp_path / "out", engine=RayEngine(address=cluster_address)))
