@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chromium import EXECUTABLE, Chromium
 from tests.ray_cluster import TwoNodes
 
 # Enough Python for a few dozen merges: the tokenizer has the 256 bytes, 3 control tokens and some real words.
@@ -82,3 +83,13 @@ def breakable_cluster() -> Iterator[TwoNodes]:
     cluster = TwoNodes()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless browser; tests that need one are skipped where there is none."""
+    if EXECUTABLE is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    browser = Chromium(tmp_path_factory.mktemp("chromium") / "profile")
+    yield browser
+    browser.close()

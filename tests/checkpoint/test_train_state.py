@@ -4,10 +4,7 @@ import contextlib
 import json
 import os
 import re
-import resource
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from jaxwiz.checkpoint import record
 from jaxwiz.checkpoint.record import Retention
 from jaxwiz.checkpoint.train_state import SaveError, StateError, TrainCheckpoints, abstract_like
 from jaxwiz.sharding.processes import Processes
+from tests.disks import limited_file_size, small_disk
 
 Values = dict[str, jax.Array]
 
@@ -163,49 +161,32 @@ def test_a_state_of_other_arrays_is_an_error_that_names_it(tmp_path: Path) -> No
         checkpoints.restore(1, abstract_like(other, jax.tree.map(lambda leaf: leaf.sharding, other)))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1.4 MB: five states of a quarter of one do not fit."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("may not mount a small file system here; the limit of a file's size is tested in its place")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_on_a_full_disk_training_goes_on_and_the_next_save_tries_again(small_disk: Path, capsys) -> None:
-    with opened(small_disk / "state", newest=1) as checkpoints:
+def test_on_a_full_disk_training_goes_on_and_the_next_save_tries_again(tmp_path: Path, capsys) -> None:
+    # Five states of a quarter of a megabyte do not fit.
+    with small_disk(tmp_path / "disk", "1400k") as disk, opened(disk / "state", newest=1) as checkpoints:
         checkpoints.save(1, a_state(1))
         checkpoints.require_saved()
-        (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
         checkpoints.save(2, a_state(2))
         with pytest.raises(SaveError, match=r"never succeeded: step 2: (.|\n)*complete state in .*: of step 1"):
             checkpoints.require_saved()
         assert SaveError.exit_code == 1
         said = " ".join(capsys.readouterr().err.split())
         assert "WARNING: the state of step 2 could NOT be saved" in said and "training goes on" in said
-        assert sorted(path.name for path in (small_disk / "state").iterdir()) == ["1"]  # room for the next try
-        (small_disk / "filler").unlink()
+        assert sorted(path.name for path in (disk / "state").iterdir()) == ["1"]  # room for the next try
+        (disk / "filler").unlink()
         checkpoints.save(3, a_state(3))
         checkpoints.require_saved()
         assert checkpoints.latest_intact() == 3
 
 
 def test_a_file_that_may_not_grow_is_borne_likewise(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with opened(tmp_path) as checkpoints:
         checkpoints.save(1, a_state(1))
         checkpoints.wait()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-        try:
+        with limited_file_size(50_000):
             checkpoints.save(2, a_state(2))
             checkpoints.wait()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            signal.signal(signal.SIGXFSZ, before)
         assert checkpoints.failure is not None and checkpoints.failure.startswith("step 2: ")
         checkpoints.save(3, a_state(3))
         checkpoints.require_saved()

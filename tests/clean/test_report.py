@@ -8,9 +8,9 @@ import pytest
 from jaxwiz.clean.report import MOST_SHOWN, marked, render_page, write_report
 from jaxwiz.clean.run import CONTAMINATED, SUMMARY, find_exclusions
 from jaxwiz.clean.texts import Text
+from tests.chromium import Chromium
 from tests.clean.made import PROMPT, SOLUTION, clean_config
 from tests.clean.test_run import sample_rows
-from tests.evaluate.chromium import Chromium
 
 HOSTILE = "</pre></script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\ud800"
 

@@ -1,13 +1,9 @@
 """Killed, or out of disk, a conversion leaves its target as it was, and the next one works and tidies up."""
 
-import contextlib
 import json
-import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from jaxwiz.convert.names import ConversionError
 from jaxwiz.convert.run import run
 from jaxwiz.convert.tensors import ModelFiles
 from jaxwiz.files import hash_tree
+from tests.disks import limited_file_size, small_disk
 
 KILLED = Path(__file__).with_name("killed_conversion.py")
 
@@ -69,23 +66,10 @@ def test_killed_half_way_leaves_an_older_result_complete(tmp_path: Path, source:
     assert hash_tree(out / "model") == before
 
 
-@contextlib.contextmanager
-def _limited_file_size(size: int) -> Iterator[None]:
-    """Lets every write beyond `size` bytes of a file fail, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("source", ["hf", "checkpoint"], indirect=True)
 def test_a_write_that_fails_is_one_clear_error(tmp_path: Path, source: dict) -> None:
     out = tmp_path / "out"
-    with _limited_file_size(25_000), pytest.raises(ConversionError) as raised:
+    with limited_file_size(25_000), pytest.raises(ConversionError) as raised:
         run(_config(out, **source))
     assert str(raised.value).startswith(f"out = '{out}': File too large")
     assert "are free there; make room, or choose another folder" in str(raised.value)
@@ -94,16 +78,10 @@ def test_a_write_that_fails_is_one_clear_error(tmp_path: Path, source: dict) -> 
 
 @pytest.mark.parametrize("source", ["hf", "checkpoint"], indirect=True)
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, source: dict) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=False).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    try:
+    with small_disk(tmp_path / "disk", "64k") as disk:
         with pytest.raises(ConversionError, match=r"GB to write, 0\.0 GB free; make room|No space left on device"):
             run(_config(disk / "out", **source))
         assert not list((disk / "out").iterdir())
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("source", ["hf", "checkpoint"], indirect=True)

@@ -1,6 +1,6 @@
-"""Completions to score, of which it is known how many are right; evaluations of given verdicts; a browser."""
+"""Completions to score, of which it is known how many are right; evaluations of given verdicts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from jaxwiz.problems.humaneval import load_humaneval
 from jaxwiz.problems.problem import Problem, select
 from jaxwiz.records import Completion, Verdict, write_records
 from jaxwiz.sandbox import Level
-from tests.evaluate.chromium import EXECUTABLE, Chromium
 
 WriteAnswers = Callable[..., Path]
 
@@ -117,13 +116,3 @@ def finish(tmp_path: Path) -> Finish:
         return config.out
 
     return write
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A headless browser; tests that need one are skipped where there is none."""
-    if EXECUTABLE is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    browser = Chromium(tmp_path_factory.mktemp("chromium") / "profile")
-    yield browser
-    browser.close()

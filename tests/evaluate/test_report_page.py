@@ -11,7 +11,7 @@ import pytest
 from jaxwiz.evaluate.page_data import MOST_CHARACTERS, PageSystem, choose_page_data, page_text
 from jaxwiz.problems.problem import Problem
 from jaxwiz.records import Completion, Verdict
-from tests.evaluate.chromium import Chromium
+from tests.chromium import Chromium
 
 Finish = Callable[..., Path]
 

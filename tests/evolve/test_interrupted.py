@@ -1,8 +1,5 @@
 """Runs that are killed or that meet a full disk: real processes, a real server, and its log as the proof."""
 
-import contextlib
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +19,7 @@ from jaxwiz.llm.config import OpenAIBackend
 from jaxwiz.llm.protocol import GenerationRequest
 from jaxwiz.llm.recording import read_recording, request_key
 from jaxwiz.stages import STAGES
+from tests.disks import limited_file_size, small_disk
 from tests.evolve.fakes import FakeGenerator, config_for, moody, write_seeds
 from tests.llm.scripted_server import ScriptedServer, chat, scripted_server
 
@@ -103,19 +101,6 @@ def test_what_is_journaled_is_never_sent_again_and_what_was_torn_off_is(server: 
     assert results_of(config.out) == whole
 
 
-@contextlib.contextmanager
-def limited_file_size(size: int) -> Iterator[None]:
-    """Lets every write beyond `size` bytes of a file fail half way, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_a_disk_that_is_full_half_way_leaves_a_whole_journal_and_a_run_that_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -141,20 +126,14 @@ def test_a_disk_that_is_full_half_way_leaves_a_whole_journal_and_a_run_that_cont
 
 
 def test_a_full_disk_is_one_clear_error_and_room_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", disk], check=False).returncode:
-        pytest.skip("needs the right to mount a small disk")
     monkeypatch.setattr(stage, "make_generator", lambda backend, work: FakeGenerator())
-    try:
+    with small_disk(tmp_path / "disk", "8k") as disk:
         with pytest.raises(OSError, match="No space left on device"):
             stage.run(config_for(tmp_path, out=disk / "out"))
         subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
         stage.run(config_for(tmp_path, out=disk / "out"))
         whole = stage.run(config_for(tmp_path, out=tmp_path / "whole"))
         assert results_of(disk / "out") == results_of(whole)
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_journal_has_one_writer(tmp_path: Path):

@@ -1,7 +1,6 @@
 """Where states cannot be saved training goes on, and the command ends with an exit code that says so."""
 
 import dataclasses
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.metrics import read_metrics
 from jaxwiz.train.status import lives
+from tests.disks import small_disk
 from tests.faults.lives import live
 
 pytestmark = pytest.mark.faults
@@ -17,13 +17,8 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("may not mount a small file system here; a limit of a file's size is tested in tests/checkpoint")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 @pytest.fixture

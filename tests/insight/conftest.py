@@ -1,6 +1,6 @@
 """A finished evolve run to look at: hand-made answers, scores of difficulty, and a seed that wants to be markup."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ from jaxwiz.evolve import run as stage
 from jaxwiz.evolve.config import CallConfig, CallsConfig, EvolveConfig, PricesConfig
 from jaxwiz.llm.protocol import GenerationRequest, GenerationResult
 from jaxwiz.records import Seed, write_records
-from tests.evaluate.chromium import EXECUTABLE, Chromium
 from tests.evolve.fakes import FakeGenerator, config_for
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\ud800"
@@ -64,13 +63,3 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
 def evolved(make_run: MakeRun) -> Path:
     """The folder of a finished run of 25 seeds and two rounds."""
     return make_run().out
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A headless browser; tests that need one are skipped where there is none."""
-    if EXECUTABLE is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    browser = Chromium(tmp_path_factory.mktemp("chromium") / "profile")
-    yield browser
-    browser.close()

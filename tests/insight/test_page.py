@@ -12,7 +12,7 @@ from jaxwiz.insight import page
 from jaxwiz.insight.growth import lay_out
 from jaxwiz.insight.rows import read_run
 from jaxwiz.records import EvolvedTask, read_records
-from tests.evaluate.chromium import Chromium
+from tests.chromium import Chromium
 
 LISTED = "[...document.querySelectorAll('details.lineage')].map(one => one.querySelector('strong').textContent)"
 

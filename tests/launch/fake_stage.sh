@@ -9,7 +9,9 @@ case $1 in
   ok) exit 0 ;;
   fail) [[ $JAXWIZ_PROCESS_ID == 1 ]] && exit "$2" ;;
 esac
-# Not in the foreground: a shell that has just begun to wait for a foreground command may lose a SIGINT.
+# Not in the foreground: a shell that has just begun to wait for a foreground command may lose a SIGINT. And in a group of
+# its own: a signal to ours would end it, and then the script, which may come before the trap.
+set -m
 sleep 30 >/dev/null 2>&1 &
 sleeper=$!
 wait "$sleeper"
