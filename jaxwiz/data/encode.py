@@ -28,7 +28,7 @@ OVER_LONG = "over-long"
 PROMPT_CUT = "prompt cut"
 REFUSED = "refused by template"
 ROWS_PER_BLOCK = 512
-_BLOCKS_AT_ONCE = 2  # one in the tokenizer, which lets Python go on; one in Python
+_BLOCKS_AT_ONCE = 4  # in the tokenizer, which lets Python go on, or waiting for it; and one in Python
 
 
 class EncodeError(UserError):

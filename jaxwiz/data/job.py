@@ -1,8 +1,9 @@
 """The working state of a run: what it makes, how far it is, and how its results come out whole.
 
-Everything lies below `out/work/`. `job.json` says what is being made: the config, and digests of every input, of the
-tokenizer, of the template and of jaxwiz. A run that finds the same goes on where the last one ended; one that finds
-another begins anew and says what differs. Finished parts are whole files, renamed one by one (see `jaxwiz.files`).
+Everything lies in the folder `work` below `out`. `job.json` says what is being made: the config, and digests of every
+input, of the tokenizer, of the template and of jaxwiz. A run that finds the same goes on where the last one ended; one
+that finds another begins anew and says what differs. Finished parts are whole files, renamed one by one (see
+`jaxwiz.files`).
 
 Results are gathered in `work/result/`. Once all are there and on the disk, `work/complete` marks that only their moving
 out is left, which a later run does too. The folder `work` is removed last.

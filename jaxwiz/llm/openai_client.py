@@ -11,6 +11,7 @@ import contextlib
 import queue
 import random
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ from jaxwiz.llm.transport import Transport, make_transport
 Answers = queue.SimpleQueue[tuple[int, GenerationResult] | None]
 
 EVERYDAY_RETRIES = 2  # of one request, before anybody is told
+GATHERED_S = 0.02  # of answers that are reported together; nobody waits for a report
 LONG_WAIT_S = 60.0  # what a server may ask for before anybody is told
 
 
@@ -107,10 +109,12 @@ class OpenAIGenerator:
             answers.put(None)
 
     def _report(self, answers: Answers, on_results: OnResults) -> None:
-        """Reports answers until the queue yields None; those that arrived during one report go together in the next."""
+        """Reports answers until the queue yields None, those of `GATHERED_S` together: a report may end on a disk."""
         ended = False
         while not ended:
             arrivals = [answers.get()]
+            if arrivals[0] is not None:
+                time.sleep(GATHERED_S)
             while not answers.empty():
                 arrivals.append(answers.get())
             ended = None in arrivals

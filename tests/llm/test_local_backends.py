@@ -42,6 +42,12 @@ def test_everything_that_decides_an_answer_is_in_its_key(change):
     assert request_key("n", REQUEST) != request_key("m", REQUEST)
 
 
+def test_a_key_is_the_same_for_every_version():
+    """Or else journals written before would be asked again."""
+    request = GenerationRequest("Sort \u00e9\ud800\n", 7, 100, 0.5, 1.0, ("x",))
+    assert request_key("m", request) == "63878f9dcd348cb111f0cfa347fd4e3e172c7276bb5bc6df49a26a1e7f051402"
+
+
 def test_a_recorded_answer_survives_the_file(tmp_path: Path):
     path = tmp_path / "journal.jsonl"
     recorded = RecordedAnswer("k", "m", "evolve", RESULT)
