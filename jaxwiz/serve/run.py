@@ -9,12 +9,14 @@ import contextlib
 import os
 import signal
 import socket
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
+from jaxwiz import exit_codes
 from jaxwiz.console import say
 from jaxwiz.files import UserError
 from jaxwiz.llm.key import ApiKey
@@ -25,8 +27,6 @@ from jaxwiz.serve.app import Service
 from jaxwiz.serve.config import ServeConfig
 from jaxwiz.serve.driver import Driver
 from jaxwiz.sharding.mesh import make_mesh
-
-EXIT_FAILED = 1
 
 
 def serve(config: ServeConfig) -> int:
@@ -74,7 +74,7 @@ async def _serve(config: ServeConfig, engine: Engine, key: ApiKey | None, addres
     server: _Server | None = None
 
     def stop() -> None:
-        say(f"serve: the engine failed: {driver.failure!r}")
+        say("serve: the engine failed: " + "".join(traceback.format_exception(driver.failure)).rstrip())
         if server is not None:
             server.should_exit = True
 
@@ -103,7 +103,7 @@ async def _serve(config: ServeConfig, engine: Engine, key: ApiKey | None, addres
     if driver.failure is None:
         driver.close()
     say("serve: ended")
-    return EXIT_FAILED if driver.failure is not None else 0
+    return exit_codes.FAILED if driver.failure is not None else 0
 
 
 class _Server(uvicorn.Server):
