@@ -26,6 +26,7 @@ START, END = "<!-- table: benchmarks/plan.py -->", "<!-- end of table -->"
 ROWS = {  # recipe in configs/train: model in configs/model, topology, slices
     "wizardcoder-7b-v5e-16": ("codellama-python-7b", "v5e:4x4", 1),
     "wizardcoder-13b-v5e-64": ("codellama-python-13b", "v5e:8x8", 1),
+    "wizardcoder-15b-v5e-64": ("starcoder-15b", "v5e:8x8", 1),
     "wizardcoder-34b-v5p-128": ("codellama-python-34b", "v5p:4x4x4", 1),
     "wizardcoder-34b-v4-128": ("codellama-python-34b", "v4:4x4x4", 1),
     "wizardcoder-34b-2xv5e-256": ("codellama-python-34b", "v5e:16x16", 2),

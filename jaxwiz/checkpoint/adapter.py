@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from jaxwiz import __version__
 from jaxwiz.checkpoint.weights import CheckpointError, read_header
 from jaxwiz.files import atomic_folder
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.lora import LAYOUTS
 from jaxwiz.model.lora_config import ALL_TARGETS, LoraConfig
 from jaxwiz.model.lora_params import lora_specs
@@ -86,7 +86,7 @@ def save_adapter(folder: Path, params: Params, config: LoraConfig, base: Path, p
         _write_json(partial / BASE_FILE, header)
 
 
-def load_adapter(folder: Path, model: LlamaConfig) -> StoredAdapter:
+def load_adapter(folder: Path, model: ModelConfig) -> StoredAdapter:
     """Returns the adapters in a folder that `save_adapter` or peft wrote.
 
     Args:

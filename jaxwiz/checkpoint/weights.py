@@ -20,9 +20,9 @@ import orbax.checkpoint as ocp
 
 from jaxwiz import __version__
 from jaxwiz.checkpoint.arrays import damaged_chunks
-from jaxwiz.config import dump_config, parse_config
+from jaxwiz.config import dump_config
 from jaxwiz.files import UserError, atomic_folder, copy_files, partial_folder, write_text
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig, parse_model_config
 from jaxwiz.model.params import Params, abstract_params
 
 FORMAT = "jaxwiz.checkpoint.v2"
@@ -48,7 +48,7 @@ class Header:
       tensor_dtypes: Hugging Face name -> dtype of each tensor that was narrower than the leaf it lies in now.
     """
 
-    config: LlamaConfig
+    config: ModelConfig
     provenance: dict[str, Any]
     template: str | None = None
     unpadded_vocab_size: int | None = None
@@ -59,7 +59,7 @@ class Header:
 def save_weights(
     folder: Path,
     params: Params,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokenizer: Path,
     provenance: dict[str, Any],
     *,
@@ -143,7 +143,7 @@ def load_weights(
         return checkpointer.restore(path, targets)
 
 
-def load_model_config(folder: Path) -> LlamaConfig:
+def load_model_config(folder: Path) -> ModelConfig:
     """Returns the model config of a checkpoint; raises CheckpointError if there is none."""
     return read_header(folder).config
 
@@ -194,7 +194,7 @@ def read_header(folder: Path) -> Header:
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}; convert or copy the model again")
     fields = {field.name: data[field.name] for field in dataclasses.fields(Header)}
-    return Header(**{**fields, "config": parse_config(data["config"], LlamaConfig, str(path))})
+    return Header(**{**fields, "config": parse_model_config(data["config"], str(path))})
 
 
 @contextlib.contextmanager

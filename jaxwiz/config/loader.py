@@ -233,6 +233,6 @@ def _locate(config_type: Any, location: tuple[str | int, ...]) -> tuple[list[str
 
 def _sections(hint: Any) -> list[Any]:
     """Returns the section classes inside a type hint: itself, or those of its union, tuple, dict or Annotated."""
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return [hint]
     return [found for argument in get_args(hint) for found in _sections(argument)]

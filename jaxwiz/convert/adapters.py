@@ -11,7 +11,7 @@ from jaxwiz.checkpoint.adapter import MODULES, WEIGHTS_FILE, StoredAdapter, load
 from jaxwiz.convert.names import ConversionError
 from jaxwiz.convert.tensors import ModelFiles, TensorReader
 from jaxwiz.files import sha256_of_bytes, sha256_of_file
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 
 
 class MergedReader:
@@ -74,7 +74,7 @@ def merge_adapters(base: ModelFiles, folder: Path) -> ModelFiles:
     )
 
 
-def check_adapters(folder: Path, base: LlamaConfig) -> None:
+def check_adapters(folder: Path, base: ModelConfig) -> None:
     """Checks that the adapters in a folder fit a base of this shape; raises CheckpointError if they do not."""
     load_adapter(folder, base)
 

@@ -12,7 +12,7 @@ from jaxwiz.convert.flow import SINGLE_THREAD, Block, Flow, blocks_of, copy_turn
 from jaxwiz.convert.names import Rule, rules_for, tensor_names
 from jaxwiz.convert.tensors import ModelFiles, leaf_dtype
 from jaxwiz.files import atomic_folder, copy_files
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 
 # How often a block is halved along each axis, as long as its chunks stay at least this large.
 _HALVINGS = 3
@@ -70,7 +70,7 @@ def write_checkpoint(folder: Path, model: ModelFiles, flow: Flow = SINGLE_THREAD
     return {name: dtypes[path] for path in names for name in names[path]}
 
 
-def array_layout(rule: Rule, config: LlamaConfig, dtype: np.dtype) -> ArrayLayout:
+def array_layout(rule: Rule, config: ModelConfig, dtype: np.dtype) -> ArrayLayout:
     """Returns how a leaf lies on disk: every block is made of whole chunks, and no chunk spans two layers.
 
     Matrices are cut along columns and rows in turn, so that devices which share out either read little more than their

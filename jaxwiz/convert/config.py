@@ -7,7 +7,7 @@ from pydantic import Field
 
 from jaxwiz.config import section
 from jaxwiz.files import UserError
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.text.templates import require_template_name
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -140,7 +140,7 @@ class RandomSource:
     """
 
     kind: Literal["random"] = "random"
-    model: LlamaConfig
+    model: ModelConfig
     tokenizer: Path
     seed: Annotated[int, Field(ge=0)] = 0
 

@@ -19,7 +19,7 @@ from jaxwiz.console import progress
 from jaxwiz.convert.memory import resident_bytes
 from jaxwiz.convert.names import ConversionError, Rule, rules_for, tensor_names
 from jaxwiz.convert.tensors import TensorReader
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 
 # A block is no larger than this in its widest form, unless one row (one head, for queries and keys) is.
 BLOCK_BYTES = 64 << 20
@@ -129,7 +129,7 @@ class Flow:
 SINGLE_THREAD = Flow()
 
 
-def plan_flow(config: LlamaConfig, max_host_gib: float, allow_nonfinite: bool, extra_bytes: int = 0) -> Flow:
+def plan_flow(config: ModelConfig, max_host_gib: float, allow_nonfinite: bool, extra_bytes: int = 0) -> Flow:
     """Returns how a model is moved within a limit of memory.
 
     Args:
@@ -155,7 +155,7 @@ def plan_flow(config: LlamaConfig, max_host_gib: float, allow_nonfinite: bool, e
     return Flow(min(threads, os.cpu_count() or 1, _MAX_THREADS), allow_nonfinite)
 
 
-def blocks_of(names: Iterable[str], config: LlamaConfig) -> list[Block]:
+def blocks_of(names: Iterable[str], config: ModelConfig) -> list[Block]:
     """Returns the blocks of the tensors `names`, in that order; names that no parameter has are left out."""
     places = {
         name: (rule, layer) for rule in rules_for(config) for layer, name in enumerate(tensor_names(rule, config))
@@ -170,7 +170,7 @@ def blocks_of(names: Iterable[str], config: LlamaConfig) -> list[Block]:
     ]
 
 
-def rows_per_block(rule: Rule, config: LlamaConfig) -> int:
+def rows_per_block(rule: Rule, config: ModelConfig) -> int:
     """Returns how many rows a block of this tensor has: of about equal blocks, a multiple of the head size for q and k.
 
     Reckoned in float32, so that it depends on the shape alone and the blocks of all dtypes are the same.
@@ -207,5 +207,5 @@ def _bytes_of(block: Block, reader: TensorReader) -> int:
     return (block.stop - block.start) * row
 
 
-def _row_size(rule: Rule, config: LlamaConfig) -> int:
+def _row_size(rule: Rule, config: ModelConfig) -> int:
     return math.prod(rule.tensor_shape(config)[1:])

@@ -18,7 +18,7 @@ from jaxwiz.convert.pickled import read_pickled
 from jaxwiz.convert.safetensors_file import DTYPES, StoredTensor, read_header, read_stored_rows
 from jaxwiz.convert.tensors import ModelFiles
 from jaxwiz.files import sha256_of_bytes, sha256_of_file
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig, model_config_from_hf
 from jaxwiz.text.tokenizer import TOKENIZER_FILES
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -79,7 +79,7 @@ def open_hf_folder(folder: Path, scratch: Path, source: str, allow_pickle: bool 
       ConversionError: what is missing, damaged or of another kind.
     """
     hf_config = read_hf_config(folder)
-    config = LlamaConfig.from_hf(hf_config)
+    config = model_config_from_hf(hf_config)
     reader = FolderReader(folder, allow_pickle)
     for path in _companions(folder):
         shutil.copyfile(path, scratch / path.name)
@@ -87,9 +87,9 @@ def open_hf_folder(folder: Path, scratch: Path, source: str, allow_pickle: bool 
     return ModelFiles(reader, config, scratch, {"source": source}, digest, hf_config)
 
 
-def check_hf_folder(folder: Path, allow_pickle: bool = False) -> LlamaConfig:
+def check_hf_folder(folder: Path, allow_pickle: bool = False) -> ModelConfig:
     """Returns the model config of a folder that `open_hf_folder` will accept, from the files' headers alone."""
-    config = LlamaConfig.from_hf(read_hf_config(folder))
+    config = model_config_from_hf(read_hf_config(folder))
     reader = FolderReader(folder, allow_pickle)
     require_tensors(reader.shapes, config, reader.where, reader.faults)
     _companions(folder)

@@ -17,7 +17,7 @@ from jaxwiz.convert.names import ConversionError, rules_for, tensor_names
 from jaxwiz.convert.safetensors_file import make_header
 from jaxwiz.convert.tensors import ModelFiles
 from jaxwiz.files import UserError, atomic_folder, copy_files
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig, model_config_from_hf
 from jaxwiz.text.tokenizer import load_tokenizer
 
 DEFAULT_SHARD_BYTES = 5 << 30
@@ -129,9 +129,9 @@ def _hf_config(model: ModelFiles, asked_dtype: str, dtype: str) -> dict[str, Any
     return data if asked_dtype == "source" and key in data else data | {key: dtype}
 
 
-def _describes(hf_config: dict[str, Any], config: LlamaConfig) -> bool:
+def _describes(hf_config: dict[str, Any], config: ModelConfig) -> bool:
     try:
-        return LlamaConfig.from_hf(hf_config) == config
+        return model_config_from_hf(hf_config) == config
     except UserError:
         return False
 

@@ -1,11 +1,14 @@
-"""The one table that joins the names and layouts of Hugging Face, GGUF and jaxwiz, for the Llama decoder.
+"""The tables that join the names and layouts of Hugging Face, GGUF and jaxwiz, one for each family of decoders.
 
 A layout reads "rows, columns -> parameter axes" in axis letters: Hugging Face keeps a linear layer's weight as
 [output, input] with heads and head size merged, jaxwiz as [input, output] with one dimension for each. Query and key
 rows are in Hugging Face's rotary order (first halves, then second halves) on both sides. GGUF tensors have the same
 layouts, save that llama.cpp interleaves the rotary halves of queries and keys; `gguf_in.py` undoes that.
 
-Everything else about tensors derives from this table: what must be there, in which shape, and how it is turned.
+GPTBigCode's `c_attn` has the rows of all query heads, then the key's, then the value's, and its parameter has them so
+too (M, see `axis_sizes`). It is not read from GGUF.
+
+Everything else about tensors derives from these tables: what must be there, in which shape, and how it is turned.
 """
 
 import dataclasses
@@ -16,7 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from jaxwiz.files import UserError
-from jaxwiz.model.config import LlamaConfig, axis_sizes
+from jaxwiz.model.config import ModelConfig, axis_sizes
+from jaxwiz.model.gpt_bigcode_config import GPTBigCodeConfig
 
 # Buffers that old Llama checkpoints carry though they follow from the config.
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
@@ -33,7 +37,7 @@ class Rule:
     Attributes:
       param: dotted path in the parameter tree; below "layers" it is stacked over layers.
       hf: Hugging Face's name, with {layer} where there is one tensor a layer.
-      gguf: llama.cpp's name, likewise.
+      gguf: llama.cpp's name, likewise; empty: the family is not read from GGUF.
       layout: "rows, columns -> parameter axes" of one layer's tensor, in axis letters.
       rotary: whether the rows are rotated by position (queries and keys).
     """
@@ -49,18 +53,18 @@ class Rule:
         """Whether there is one tensor a layer."""
         return "{layer}" in self.hf
 
-    def tensor_shape(self, config: LlamaConfig) -> tuple[int, ...]:
+    def tensor_shape(self, config: ModelConfig) -> tuple[int, ...]:
         """Returns the shape of one tensor as Hugging Face keeps it."""
         sizes = axis_sizes(config)
         return tuple(math.prod(sizes[axis] for axis in group) for group in self._groups())
 
-    def param_shape(self, config: LlamaConfig) -> tuple[int, ...]:
+    def param_shape(self, config: ModelConfig) -> tuple[int, ...]:
         """Returns the shape of the parameter, the layer axis included."""
         sizes = axis_sizes(config)
         shape = tuple(sizes[axis] for axis in self._param_axes())
         return (config.num_layers, *shape) if self.stacked else shape
 
-    def to_param(self, tensor: np.ndarray, config: LlamaConfig) -> np.ndarray:
+    def to_param(self, tensor: np.ndarray, config: ModelConfig) -> np.ndarray:
         """Returns one layer's tensor in the parameter's layout, a view where that is possible."""
         sizes = axis_sizes(config)
         split = [axis for group in self._groups() for axis in group]
@@ -77,11 +81,11 @@ class Rule:
         sizes = [math.prod(param.shape[axes.index(axis)] for axis in group) for group in groups]
         return param.transpose(order).reshape(sizes)
 
-    def rows_per_unit(self, config: LlamaConfig) -> int:
+    def rows_per_unit(self, config: ModelConfig) -> int:
         """Returns how many rows belong together along the axis that rows are cut by: H where rows are heads."""
         return math.prod(axis_sizes(config)[axis] for axis in self._groups()[0][1:])
 
-    def rows_of_param(self, start: int, stop: int, config: LlamaConfig) -> tuple[slice, ...]:
+    def rows_of_param(self, start: int, stop: int, config: ModelConfig) -> tuple[slice, ...]:
         """Returns where rows [start:stop), both multiples of `rows_per_unit`, lie in one layer's parameter."""
         unit, cut = self.rows_per_unit(config), self._groups()[0][0]
         rows = slice(start // unit, stop // unit)
@@ -124,8 +128,37 @@ LLAMA_RULES: tuple[Rule, ...] = (
 )
 
 
-def rules_for(config: LlamaConfig) -> tuple[Rule, ...]:
+_H = "transformer.h.{layer}."
+_WTE = Rule("embed.tokens", "transformer.wte.weight", "", "V, D -> V D")
+
+
+def _weight_and_bias(param: str, hf: str, weight: str, layout: str) -> tuple[Rule, Rule]:
+    """Returns the rules of a projection or norm, `weight` being "kernel" or "scale", and of its bias."""
+    rows = layout.split("->")[0].split(",")[0]
+    return (
+        Rule(f"{param}.{weight}", f"{hf}.weight", "", layout),
+        Rule(f"{param}.bias", f"{hf}.bias", "", f"{rows} -> {rows}"),
+    )
+
+
+GPT_BIGCODE_RULES: tuple[Rule, ...] = (
+    _WTE,
+    Rule("embed.positions", "transformer.wpe.weight", "", "P, D -> P D"),
+    *_weight_and_bias("layers.attn_norm", _H + "ln_1", "scale", "D -> D"),
+    *_weight_and_bias("layers.attn.qkv", _H + "attn.c_attn", "kernel", "M H, D -> D M H"),
+    *_weight_and_bias("layers.attn.o", _H + "attn.c_proj", "kernel", "D, N H -> N H D"),
+    *_weight_and_bias("layers.mlp_norm", _H + "ln_2", "scale", "D -> D"),
+    *_weight_and_bias("layers.mlp.up", _H + "mlp.c_fc", "kernel", "F, D -> D F"),
+    *_weight_and_bias("layers.mlp.down", _H + "mlp.c_proj", "kernel", "D, F -> F D"),
+    *_weight_and_bias("norm", "transformer.ln_f", "scale", "D -> D"),
+    _HEAD,
+)
+
+
+def rules_for(config: ModelConfig) -> tuple[Rule, ...]:
     """Returns the rules of the parameters that a model of this config has: those of a head and of biases if it does."""
+    if isinstance(config, GPTBigCodeConfig):
+        return tuple(rule for rule in GPT_BIGCODE_RULES if not (rule is _HEAD and config.tie_embeddings))
     biased = {"attn": config.attention_bias, "mlp": config.mlp_bias}
     return tuple(
         rule
@@ -135,19 +168,20 @@ def rules_for(config: LlamaConfig) -> tuple[Rule, ...]:
     )
 
 
-def tensor_names(rule: Rule, config: LlamaConfig, spelling: str = "hf") -> list[str]:
+def tensor_names(rule: Rule, config: ModelConfig, spelling: str = "hf") -> list[str]:
     """Returns the names of a rule's tensors, one a layer or a single one; `spelling` is "hf" or "gguf"."""
     pattern: str = getattr(rule, spelling)
     return [pattern.format(layer=layer) for layer in range(config.num_layers)] if rule.stacked else [pattern]
 
 
-def tied_copies(names: Iterable[str], config: LlamaConfig) -> list[tuple[str, str]]:
+def tied_copies(names: Iterable[str], config: ModelConfig) -> list[tuple[str, str]]:
     """Returns (copy, original) of tensors that a tied model may carry twice; a reader checks that they are equal."""
-    return [(_HEAD.hf, _EMBED.hf)] if config.tie_embeddings and _HEAD.hf in set(names) else []
+    embed = _WTE if isinstance(config, GPTBigCodeConfig) else _EMBED
+    return [(_HEAD.hf, embed.hf)] if config.tie_embeddings and _HEAD.hf in set(names) else []
 
 
 def require_tensors(
-    shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig, where: str, faults: Iterable[str] = ()
+    shapes: Mapping[str, tuple[int, ...]], config: ModelConfig, where: str, faults: Iterable[str] = ()
 ) -> None:
     """Checks that the tensors of a model are all there, no others, each once and in its shape.
 
@@ -168,7 +202,7 @@ def require_tensors(
         )
 
 
-def _faults(shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig) -> Iterator[str]:
+def _faults(shapes: Mapping[str, tuple[int, ...]], config: ModelConfig) -> Iterator[str]:
     expected = {name: rule.tensor_shape(config) for rule in rules_for(config) for name in tensor_names(rule, config)}
     copies = {copy for copy, _ in tied_copies(shapes, config)}
     for name, shape in expected.items():

@@ -43,7 +43,7 @@ from jaxwiz.convert.names import ConversionError, require_tensors, rules_for, te
 from jaxwiz.convert.tensors import CheckpointReader, ModelFiles, ParamsReader, require_equal_copies
 from jaxwiz.convert.vocabulary import resize_vocabulary, unpadded
 from jaxwiz.files import UserError, free_bytes, sha256_of_file, write_text
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, ModelConfig
 from jaxwiz.model.params import count_params, init_params
 from jaxwiz.text.tokenizer import load_tokenizer
 
@@ -178,7 +178,7 @@ def _random_model(source: RandomSource, scratch: Path) -> ModelFiles:
     return ModelFiles(ParamsReader(params, source.model), source.model, scratch, {"source": name})
 
 
-def _random_bytes(config: LlamaConfig) -> int:
+def _random_bytes(config: ModelConfig) -> int:
     """Returns what a freshly initialised model takes: float32, and as much again while its largest part is made."""
     return 2 * 4 * count_params(config)
 
@@ -200,9 +200,10 @@ def _require_fitting_tokenizer(model: ModelFiles) -> None:
         )
 
 
-def _inspect(config: ConvertConfig) -> tuple[str, LlamaConfig | None]:
+def _inspect(config: ConvertConfig) -> tuple[str, ModelConfig | None]:
     """Returns a line about the source, and the model's config where it can be known without fetching."""
     source = config.source
+    model_config: ModelConfig
     match source:
         case WheelSource():
             path = cached_wheel_member(source)
@@ -228,12 +229,13 @@ def _inspect(config: ConvertConfig) -> tuple[str, LlamaConfig | None]:
     return f"source: {_describe(model_config)}", model_config
 
 
-def _describe(config: LlamaConfig) -> str:
+def _describe(config: ModelConfig) -> str:
+    special = f"theta {config.rope_theta:,.0f}" if isinstance(config, LlamaConfig) else config.activation
     return (
         f"{count_params(config):,} parameters: {config.num_layers} layers, width {config.hidden_size}, "
         f"{config.num_heads} heads ({config.num_kv_heads} kv) of {config.head_dim}, feed-forward "
         f"{config.intermediate_size}, {config.vocab_size:,} tokens{', tied' if config.tie_embeddings else ''}, "
-        f"theta {config.rope_theta:,.0f}, {config.max_positions:,} positions"
+        f"{special}, {config.max_positions:,} positions"
     )
 
 
@@ -269,7 +271,7 @@ def _summary(config: ConvertConfig, model: ModelFiles, dtypes: dict[str, np.dtyp
     return "\n".join(lines) + "\n"
 
 
-def _dtype_table(config: LlamaConfig, dtypes: dict[str, np.dtype]) -> list[str]:
+def _dtype_table(config: ModelConfig, dtypes: dict[str, np.dtype]) -> list[str]:
     """Returns a line for each parameter with its shape and dtypes."""
     lines = []
     for rule in rules_for(config):

@@ -16,7 +16,7 @@ import numpy as np
 from jaxwiz.checkpoint.arrays import open_array
 from jaxwiz.checkpoint.weights import Header, params_folder
 from jaxwiz.convert.names import ConversionError, Rule, require_tensors, rules_for, tensor_names, tied_copies
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.params import Params
 
 _COMPARED_ROWS = 1024  # of two embeddings, at once
@@ -63,7 +63,7 @@ class ModelFiles:
     """
 
     tensors: TensorReader
-    config: LlamaConfig
+    config: ModelConfig
     tokenizer: Path
     provenance: dict[str, Any]
     digest: Callable[[], str | None] = lambda: None
@@ -77,7 +77,7 @@ class ModelFiles:
         return assemble(self.tensors, self.config)
 
 
-def assemble(reader: TensorReader, config: LlamaConfig) -> Params:
+def assemble(reader: TensorReader, config: ModelConfig) -> Params:
     """Returns the parameters that `reader` holds, as NumPy arrays in their source's dtype.
 
     Raises:
@@ -95,7 +95,7 @@ def assemble(reader: TensorReader, config: LlamaConfig) -> Params:
     return params
 
 
-def require_equal_copies(reader: TensorReader, config: LlamaConfig) -> None:
+def require_equal_copies(reader: TensorReader, config: ModelConfig) -> None:
     """Checks that what a model with tied embeddings carries twice is twice the same.
 
     Raises:
@@ -120,7 +120,7 @@ def leaf_dtype(reader: TensorReader, names: list[str]) -> np.dtype:
 class ParamsReader:
     """Parameters in memory as a `TensorReader`."""
 
-    def __init__(self, params: Params, config: LlamaConfig) -> None:
+    def __init__(self, params: Params, config: ModelConfig) -> None:
         self.where = "parameters in memory"
         self.faults: tuple[str, ...] = ()
         self._params = params
@@ -188,7 +188,7 @@ class CheckpointReader:
         return rule.to_tensor(np.asarray(block)).astype(self.dtypes[name], copy=False)
 
 
-def _places(config: LlamaConfig) -> dict[str, tuple[Rule, int]]:
+def _places(config: ModelConfig) -> dict[str, tuple[Rule, int]]:
     return {name: (rule, layer) for rule in rules_for(config) for layer, name in enumerate(tensor_names(rule, config))}
 
 

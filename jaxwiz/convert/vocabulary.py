@@ -20,7 +20,7 @@ from jaxwiz.convert.flow import rows_per_block
 from jaxwiz.convert.names import ConversionError, Rule, rules_for, tensor_names
 from jaxwiz.convert.tensors import ModelFiles, TensorReader
 from jaxwiz.files import copy_files
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.text.tokenizer import load_tokenizer
 
 _CONTROL_PIECE = 3  # SentencePiece's ModelProto.SentencePiece.Type.CONTROL
@@ -29,7 +29,7 @@ _CONTROL_PIECE = 3  # SentencePiece's ModelProto.SentencePiece.Type.CONTROL
 class ResizedReader:
     """A model's tensors with another number of vocabulary rows; see `TensorReader`."""
 
-    def __init__(self, reader: TensorReader, config: LlamaConfig, rows: int, trained: int, added: int) -> None:
+    def __init__(self, reader: TensorReader, config: ModelConfig, rows: int, trained: int, added: int) -> None:
         """Wraps a reader.
 
         Args:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxwiz.model.attention import PackedAttention, attention, query_blocks
 from jaxwiz.sharding.context import context_places, to_row_order
-from jaxwiz.sharding.rules import RULES
+from jaxwiz.sharding.rules import RULES, mesh_axes
 
 # (q [B,t,N,H], k [B,T,K,H], v [B,T,K,H], mask bool [B,t,T]) -> [B,t,N,H]
 MaskedAttention = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -50,7 +50,7 @@ def split_over_context(mesh: Mesh, kernel: ContextKernel) -> PackedAttention:
       mesh: axes as `sharding/mesh.py` names them.
       kernel: what each device runs.
     """
-    rows, (axis,), heads, kv_heads = (RULES[name] for name in ("batch", "length", "heads", "kv_heads"))
+    rows, (axis,), heads = (RULES[name] for name in ("batch", "length", "heads"))
     devices = mesh.shape[axis]
 
     def whole_row(x: jax.Array) -> jax.Array:
@@ -62,7 +62,8 @@ def split_over_context(mesh: Mesh, kernel: ContextKernel) -> PackedAttention:
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
         if segment_ids is None:
             segment_ids = jnp.ones(q.shape[:2], jnp.int32)
-        q_spec, kv_spec = PartitionSpec(rows, axis, heads), PartitionSpec(rows, axis, kv_heads)
+        q_spec = PartitionSpec(rows, axis, heads)
+        kv_spec = PartitionSpec(rows, axis, mesh_axes("kv_heads", k.shape[2]))
         # check_vma: kernels do not say over which axes their results vary.
         return jax.shard_map(
             run,

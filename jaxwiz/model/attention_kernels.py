@@ -31,10 +31,10 @@ from jaxwiz.model.attention_context import (
     masked_over_context,
     split_over_context,
 )
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.flash import flash_attention
 from jaxwiz.model.splash import LANES, splash_attention, splash_over_context
-from jaxwiz.sharding.rules import RULES
+from jaxwiz.sharding.rules import RULES, mesh_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class AttentionShape:
     context: int = 1
 
     @classmethod
-    def of(cls, model: LlamaConfig, length: int, dtype: str, context: int = 1) -> "AttentionShape":
+    def of(cls, model: ModelConfig, length: int, dtype: str, context: int = 1) -> "AttentionShape":
         """Returns the shape that rows of `length` tokens have in a model."""
         return cls(length, model.num_heads, model.num_kv_heads, model.head_dim, dtype, context)
 
@@ -215,14 +215,18 @@ def split_over(mesh: Mesh, run: PackedAttention) -> PackedAttention:
       mesh: axes as `sharding/mesh.py` names them.
       run: a kernel that the compiler cannot split by itself.
     """
-    rows, heads, kv_heads = RULES["batch"], RULES["heads"], RULES["kv_heads"]
-    q_spec = PartitionSpec(rows, None, heads, None)
-    kv_spec = PartitionSpec(rows, None, kv_heads, None)
-    # check_vma: kernels do not say over which axes their results vary.
-    return jax.shard_map(
-        run,
-        mesh=mesh,
-        in_specs=(q_spec, kv_spec, kv_spec, PartitionSpec(rows, None)),
-        out_specs=q_spec,
-        check_vma=False,
-    )
+    rows = RULES["batch"]
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+        q_spec = PartitionSpec(rows, None, RULES["heads"], None)
+        kv_spec = PartitionSpec(rows, None, mesh_axes("kv_heads", k.shape[2]), None)
+        # check_vma: kernels do not say over which axes their results vary.
+        return jax.shard_map(
+            run,
+            mesh=mesh,
+            in_specs=(q_spec, kv_spec, kv_spec, PartitionSpec(rows, None)),
+            out_specs=q_spec,
+            check_vma=False,
+        )(q, k, v, segment_ids)
+
+    return attend

@@ -1,18 +1,18 @@
-"""The shape of a Llama decoder, read from and written to Hugging Face's `config.json`.
+"""The shape of a decoder, read from and written to Hugging Face's `config.json`: here Llama's, and what tells families
+apart; `model/gpt_bigcode_config.py` has the other one.
 
 Every field is live: a test changes each one and sees parameters or logits change. What the decoder does not do is
 refused by name when a `config.json` asks for it, never ignored.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from jaxwiz.config import section
+from jaxwiz.config import parse_config, section
 from jaxwiz.files import UserError
+from jaxwiz.model.gpt_bigcode_config import GPTBigCodeConfig, Size
 from jaxwiz.model.rope_config import DEFAULT_THETA, DynamicScaling, RopeScaling, read_rope, write_rope
-
-Size = Annotated[int, Field(gt=0)]
 
 # config.json keys whose other values would change the computation, with the values that this decoder implements. Beside
 # Llama's and Mistral's own they are those by which relatives of Llama depart from it under keys of theirs.
@@ -84,6 +84,7 @@ class LlamaConfig:
     """The shape of a Llama decoder (Touvron et al., arXiv 2302.13971).
 
     Attributes:
+      kind: "llama".
       vocab_size: V, rows of the embedding.
       hidden_size: D, width of the residual stream.
       intermediate_size: F, width of the gated feed-forward block.
@@ -100,6 +101,7 @@ class LlamaConfig:
       rope_scaling: how the rotary frequencies are scaled for a longer context; None: not at all.
     """
 
+    kind: Literal["llama"] = "llama"
     vocab_size: Size
     hidden_size: Size
     intermediate_size: Size
@@ -131,6 +133,16 @@ class LlamaConfig:
         """The longest sequence that the model takes; stages refuse longer ones."""
         scaling = self.rope_scaling
         return int(self.max_positions * (scaling.factor if isinstance(scaling, DynamicScaling) else 1))
+
+    @property
+    def up_size(self) -> int:
+        """Numbers that the feed-forward block's first products, gate and up, give for each token."""
+        return 2 * self.intermediate_size
+
+    @property
+    def keys_follow_length(self) -> bool:
+        """Whether a token's keys depend on how long its sequence will be; see `model/rope.py`."""
+        return isinstance(self.rope_scaling, DynamicScaling)
 
     @classmethod
     def from_hf(cls, data: dict[str, Any]) -> "LlamaConfig":
@@ -186,9 +198,32 @@ class LlamaConfig:
         }
 
 
-def axis_sizes(config: LlamaConfig) -> dict[str, int]:
+def _family(data: Any) -> str:
+    """Returns the kind of a plain mapping or a config; configs written before there was a second one have none."""
+    kind = data.get("kind", "llama") if isinstance(data, dict) else getattr(data, "kind", "llama")
+    return str(kind)
+
+
+# A decoder's shape, of either family.
+ModelConfig = Annotated[
+    Annotated[LlamaConfig, Tag("llama")] | Annotated[GPTBigCodeConfig, Tag("gpt_bigcode")], Discriminator(_family)
+]
+
+
+def parse_model_config(data: dict[str, Any], source: str) -> ModelConfig:
+    """Returns the config of either family in a plain mapping; see `parse_config`."""
+    return parse_config(data, ModelConfig, source)  # type: ignore[arg-type] # mypy takes no union for a type
+
+
+def model_config_from_hf(data: dict[str, Any]) -> ModelConfig:
+    """Returns the config of whichever family a Hugging Face `config.json` is of; raises UserError as `from_hf` does."""
+    family = GPTBigCodeConfig if data.get("model_type") == "gpt_bigcode" else LlamaConfig
+    return family.from_hf(data)
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
     """Returns the size of each axis letter that parameters use."""
-    return {
+    sizes = {
         "V": config.vocab_size,
         "D": config.hidden_size,
         "N": config.num_heads,
@@ -196,6 +231,9 @@ def axis_sizes(config: LlamaConfig) -> dict[str, int]:
         "H": config.head_dim,
         "F": config.intermediate_size,
     }
+    if isinstance(config, GPTBigCodeConfig):
+        sizes |= {"P": config.max_positions, "M": config.num_heads + 2}  # M: query heads, the key's, the value's
+    return sizes
 
 
 def _window_faults(values: dict[str, Any], mistral: bool) -> list[str]:

@@ -14,27 +14,28 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxwiz.sharding.rules import RULES
 
 
-def look_up(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype, mesh: Mesh) -> jax.Array:
+def look_up(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype, mesh: Mesh, axis: str = "vocab") -> jax.Array:
     """Returns the rows of the table at `tokens`, [B, T, D] in `dtype`, lying as hidden states do between layers.
 
     Args:
-      table: [V, D], lying along ("vocab", "embed").
+      table: [V, D], lying along (axis, "embed").
       tokens: int32 [B, T], lying along ("batch", "length").
       dtype: what is sent and returned; gradients are added up in the table's dtype.
       mesh: the devices.
+      axis: the logical axis of the table's rows; of a table of positions another one than of tokens.
     """
-    rows, positions, columns, vocab = (RULES[name] for name in ("batch", "length", "embed", "vocab"))
+    rows, positions, columns, vocab = (RULES[name] for name in ("batch", "length", "embed", axis))
 
     def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
         # Dimension of `tokens` that an axis splits: those axes give up rows or positions for columns.
         dimensions = dict.fromkeys(rows, 0) | dict.fromkeys(positions, 1)
-        for axis in columns:
-            tokens = lax.all_gather(tokens, axis, axis=dimensions[axis], tiled=True)
+        for column in columns:
+            tokens = lax.all_gather(tokens, column, axis=dimensions[column], tiled=True)
         first = lax.axis_index(vocab) * table.shape[0]
         here = (tokens >= first) & (tokens < first + table.shape[0])
         x = jnp.where(here[..., None], table[jnp.where(here, tokens - first, 0)], 0).astype(dtype)
-        for axis in reversed(columns):  # the last axis is the one whose parts of D are neighbours
-            x = lax.all_to_all(x, axis, split_axis=dimensions[axis], concat_axis=2, tiled=True)
+        for column in reversed(columns):  # the last axis is the one whose parts of D are neighbours
+            x = lax.all_to_all(x, column, split_axis=dimensions[column], concat_axis=2, tiled=True)
         return lax.psum(x, vocab)
 
     return jax.shard_map(

@@ -8,7 +8,7 @@ import math
 
 import jax
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.model.lora_params import count_lora
 from jaxwiz.model.params import param_specs
@@ -26,16 +26,16 @@ _PEAK_FLOPS = {
 }
 
 
-def matmul_params(config: LlamaConfig) -> int:
+def matmul_params(config: ModelConfig) -> int:
     """Returns the parameters that multiply every token: the kernels, a tied embedding as the head's one among them."""
     kernels: list[int] = []
     for path, spec in jax.tree.leaves_with_path(param_specs(config), is_leaf=lambda node: hasattr(node, "axes")):
-        if path[-1].key == "kernel" or (config.tie_embeddings and path[0].key == "embed"):
+        if path[-1].key == "kernel" or (config.tie_embeddings and path[-1].key == "tokens"):
             kernels.append(math.prod(spec.shape))
     return sum(kernels)
 
 
-def forward_flops_per_token(config: LlamaConfig, mean_context: float) -> float:
+def forward_flops_per_token(config: ModelConfig, mean_context: float) -> float:
     """Returns the FLOPs of one token's forward pass.
 
     Args:
@@ -46,7 +46,7 @@ def forward_flops_per_token(config: LlamaConfig, mean_context: float) -> float:
     return 2 * matmul_params(config) + attention
 
 
-def train_flops_per_token(config: LlamaConfig, mean_context: float, lora: LoraConfig | None = None) -> float:
+def train_flops_per_token(config: ModelConfig, mean_context: float, lora: LoraConfig | None = None) -> float:
     """Returns the FLOPs of one token's forward and backward pass.
 
     Args:

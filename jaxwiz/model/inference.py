@@ -3,11 +3,12 @@
 A step at a small batch takes as long as reading the weights does, so they are read once and as they lie. Layers are a
 tuple and not scanned: a scan copies each layer's slice before it multiplies. What meets the same input is one matrix
 (q, k and v in the order of kv heads, so that splitting them over devices keeps a head's queries with its keys; gate and
-up), and the output head lies as [D, V], from which a tied embedding is looked up by columns.
+up), and the output head lies as [D, V], from which a tied embedding is looked up by columns. Families differ in which
+arrays there are (biases of norms, a gate, a table of positions), not in how they are laid out.
 
 Kernels are float32, bfloat16 or int8. In int8 each output channel has a scale, the largest magnitude over 127. On a CPU
 the activations of a row are rounded to int8 for the product too, with a scale of their own, since only that form of it
-is multiplied as it lies there; elsewhere kernels are widened within the product. `model/llama.py` is the definition
+is multiplied as it lies there; elsewhere kernels are widened within the product. `model/decoder.py` is the definition
 that all this must equal.
 """
 
@@ -18,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, ModelConfig
+from jaxwiz.model.gpt_bigcode import gelu, layer_norm
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.pages import PagedCache, PageView, paged_attention, write_tokens
 from jaxwiz.model.params import Params
@@ -42,22 +44,34 @@ class Matrix(NamedTuple):
     bias: jax.Array | None = None
 
 
-class LayerWeights(NamedTuple):
-    """One layer. A is the number of matrices that are one: G queries, key and value of a kv head; gate and up.
+class Norm(NamedTuple):
+    """What a norm multiplies with and adds.
 
     Attributes:
-      attn_norm: [D].
+      scale: [D].
+      bias: [D]; None: it adds nothing, and it subtracts no mean either: it is an RMSNorm.
+    """
+
+    scale: jax.Array
+    bias: jax.Array | None = None
+
+
+class LayerWeights(NamedTuple):
+    """One layer. A is the number of matrices that are one: G queries, key and value of a kv head; gate and up, or up.
+
+    Attributes:
+      attn_norm: scale and bias [D].
       qkv: kernel [D, K, A, H].
       out: kernel [K * G * H, D].
-      mlp_norm: [D].
+      mlp_norm: scale and bias [D].
       gate_up: kernel [D, A, F].
       down: kernel [F, D].
     """
 
-    attn_norm: jax.Array
+    attn_norm: Norm
     qkv: Matrix
     out: Matrix
-    mlp_norm: jax.Array
+    mlp_norm: Norm
     gate_up: Matrix
     down: Matrix
 
@@ -67,15 +81,17 @@ class InferenceWeights(NamedTuple):
 
     Attributes:
       layers: one entry a layer.
-      norm: [D], the last norm's scale.
+      norm: scale and bias [D] of the last norm.
       head: kernel [D, V].
       embed: [V, D]; None where it is the head.
+      positions: [P, D], added to embeddings; None: positions rotate queries and keys instead.
     """
 
     layers: tuple[LayerWeights, ...]
-    norm: jax.Array
+    norm: Norm
     head: Matrix
     embed: jax.Array | None
+    positions: jax.Array | None
 
 
 # The logical axes of each leaf, for `sharding/rules.py`; scales and biases have a kernel's without the first.
@@ -89,6 +105,7 @@ _AXES: dict[str, tuple[str, ...]] = {
     "norm": ("norm",),
     "head": ("embed", "vocab"),
     "embed": ("vocab", "embed"),
+    "positions": ("positions", "embed"),
 }
 
 
@@ -98,7 +115,7 @@ def compute_dtype(weights_dtype: str) -> jnp.dtype:
     return jnp.dtype(jnp.float32 if wide else jnp.bfloat16)
 
 
-def inference_weights(params: Params, config: LlamaConfig, weights_dtype: str) -> InferenceWeights:
+def inference_weights(params: Params, config: ModelConfig, weights_dtype: str) -> InferenceWeights:
     """Returns a model's parameters as generation wants them.
 
     Args:
@@ -110,16 +127,24 @@ def inference_weights(params: Params, config: LlamaConfig, weights_dtype: str) -
     layers = tuple(
         _layer_weights(params["layers"], index, config, weights_dtype, dtype) for index in range(config.num_layers)
     )
-    table = params["embed"]["tokens"]
+    table, positions = params["embed"]["tokens"], params["embed"].get("positions")
     head = _matrix(table.T if config.tie_embeddings else params["head"]["kernel"], None, weights_dtype, dtype)
     return InferenceWeights(
-        layers, params["norm"]["scale"].astype(dtype), head, None if config.tie_embeddings else table.astype(dtype)
+        layers,
+        _norm_weights(params["norm"], dtype),
+        head,
+        None if config.tie_embeddings else table.astype(dtype),
+        None if positions is None else positions.astype(dtype),
     )
+
+
+def _norm_weights(norm: Params, dtype: jnp.dtype) -> Norm:
+    return Norm(**{name: leaf.astype(dtype) for name, leaf in norm.items()})
 
 
 @functools.partial(jax.jit, static_argnames=("config", "weights_dtype", "dtype"))
 def _layer_weights(
-    layers: Params, index: int, config: LlamaConfig, weights_dtype: str, dtype: jnp.dtype
+    layers: Params, index: int, config: ModelConfig, weights_dtype: str, dtype: jnp.dtype
 ) -> LayerWeights:
     layer = jax.tree.map(lambda leaf: leaf[index], layers)
     attn, mlp = layer["attn"], layer["mlp"]
@@ -127,22 +152,24 @@ def _layer_weights(
 
     def by_kv_head(name: str) -> jax.Array:
         """Returns queries [..., K, G, H] beside key and value [..., K, 1, H] of each kv head."""
+        if "qkv" in attn:  # so already, of the only one
+            return jnp.expand_dims(attn["qkv"][name], -3)
         parts = (attn["q"][name], attn["k"][name], attn["v"][name])
         lead = parts[0].shape[:-2]
         return jnp.concatenate([part.reshape(*lead, K, -1, H) for part in parts], axis=-2)
 
     def gate_and_up(name: str) -> jax.Array:
-        return jnp.stack([mlp["gate"][name], mlp["up"][name]], axis=-2)
+        return jnp.stack([mlp[part][name] for part in ("gate", "up") if part in mlp], axis=-2)
 
     def matrix(kernel: jax.Array, bias: jax.Array | None) -> Matrix:
         return _matrix(kernel, bias, weights_dtype, dtype)
 
     return LayerWeights(
-        layer["attn_norm"]["scale"].astype(dtype),
-        matrix(by_kv_head("kernel"), by_kv_head("bias") if config.attention_bias else None),
+        _norm_weights(layer["attn_norm"], dtype),
+        matrix(by_kv_head("kernel"), by_kv_head("bias") if "bias" in attn["o"] else None),
         matrix(attn["o"]["kernel"].reshape(-1, D), attn["o"].get("bias")),
-        layer["mlp_norm"]["scale"].astype(dtype),
-        matrix(gate_and_up("kernel"), gate_and_up("bias") if config.mlp_bias else None),
+        _norm_weights(layer["mlp_norm"], dtype),
+        matrix(gate_and_up("kernel"), gate_and_up("bias") if "bias" in mlp["down"] else None),
         matrix(mlp["down"]["kernel"], mlp["down"].get("bias")),
     )
 
@@ -170,8 +197,10 @@ def weight_shardings(weights: InferenceWeights, mesh: Mesh) -> InferenceWeights:
       UserError: sizes that do not divide; see `sharding_of`.
     """
 
-    def place(name: str, leaf: jax.Array | Matrix | None) -> Any:
+    def place(name: str, leaf: jax.Array | Matrix | Norm | None) -> Any:
         axes = _AXES[name]
+        if isinstance(leaf, Norm):
+            return jax.tree.map(lambda part: sharding_of(mesh, name, part.shape, axes), leaf)
         if isinstance(leaf, Matrix):
             parts: list[Any] = [sharding_of(mesh, name, leaf.kernel.shape, axes)]
             for part in (leaf.scale, leaf.bias):
@@ -182,14 +211,13 @@ def weight_shardings(weights: InferenceWeights, mesh: Mesh) -> InferenceWeights:
     layers = tuple(
         LayerWeights(**{name: place(name, leaf) for name, leaf in layer._asdict().items()}) for layer in weights.layers
     )
-    return InferenceWeights(
-        layers, place("norm", weights.norm), place("head", weights.head), place("embed", weights.embed)
-    )
+    others = {name: place(name, leaf) for name, leaf in weights._asdict().items() if name != "layers"}
+    return InferenceWeights(layers, **others)
 
 
 def paged_hidden_states(
     weights: InferenceWeights,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokens: jax.Array,
     view: PageView,
     cache: PagedCache,
@@ -214,24 +242,29 @@ def paged_hidden_states(
     """
     B, T = tokens.shape
     K, H, G = config.num_kv_heads, config.head_dim, config.num_heads // config.num_kv_heads
-    # The barrier keeps the compiler from working out the cosines anew in each layer.
-    turn = jax.lax.optimization_barrier(rotation(config, view.positions, row_lengths=row_lengths))
+    turn = None
+    if isinstance(config, LlamaConfig):  # the barrier keeps the compiler from working out the cosines in each layer
+        turn = jax.lax.optimization_barrier(rotation(config, view.positions, row_lengths=row_lengths))
     x = _embed(weights, tokens, mesh)
+    if weights.positions is not None:
+        x = x + weights.positions[view.positions]
     keys, values = list(cache.k), list(cache.v)
     for index, layer in enumerate(weights.layers):
         corrections = _Corrections(adapters, index)
         normed = _norm(x, layer.attn_norm, config)
         qkv = multiply(normed, layer.qkv)
         qkv = corrections.add_qkv(qkv, normed)
-        turned = rotate(qkv[..., : G + 1, :].reshape(B, T, K * (G + 1), H), turn).reshape(B, T, K, G + 1, H)
+        turned = qkv[..., : G + 1, :]
+        if turn is not None:
+            turned = rotate(turned.reshape(B, T, K * (G + 1), H), turn).reshape(B, T, K, G + 1, H)
         keys[index] = write_tokens(keys[index], turned[..., G, :], view)
         values[index] = write_tokens(values[index], qkv[..., G + 1, :], view)
         mixed = paged_attention(turned[..., :G, :], keys[index], values[index], view, columns)
         x = x + corrections.add(multiply(mixed.reshape(B, T, -1), layer.out), "o", mixed.reshape(B, T, K * G, H))
         normed = _norm(x, layer.mlp_norm, config)
         gate_up = corrections.add_gate_up(multiply(normed, layer.gate_up), normed)
-        product = jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
-        x = x + corrections.add(multiply(product, layer.down), "down", product)
+        activated = _activated(gate_up, config)
+        x = x + corrections.add(multiply(activated, layer.down), "down", activated)
     return _norm(x, weights.norm, config), PagedCache(tuple(keys), tuple(values))
 
 
@@ -273,7 +306,7 @@ def _product(x: jax.Array, matrix: Matrix) -> jax.Array:
 def _embed(weights: InferenceWeights, tokens: jax.Array, mesh: Mesh | None) -> jax.Array:
     """Returns the embeddings [B, T, D] of tokens [B, T]; on a mesh each device looks into its own part of the table."""
     axis, (table, scale, _) = (1, weights.head) if weights.embed is None else (0, Matrix(weights.embed))
-    dtype = weights.norm.dtype
+    dtype = weights.norm.scale.dtype
 
     def at(tokens: jax.Array, table: jax.Array, scale: jax.Array | None) -> jax.Array:
         found = (table[tokens] if axis == 0 else jnp.moveaxis(table[:, tokens], 0, -1)).astype(dtype)
@@ -298,10 +331,19 @@ def _embed(weights: InferenceWeights, tokens: jax.Array, mesh: Mesh | None) -> j
     return look_up(tokens, table, scale)
 
 
-def _norm(x: jax.Array, scale: jax.Array, config: LlamaConfig) -> jax.Array:
+def _norm(x: jax.Array, norm: Norm, config: ModelConfig) -> jax.Array:
+    if norm.bias is not None:
+        return layer_norm(x, norm.scale, norm.bias, config.norm_epsilon)
     wide = x.astype(jnp.float32)
     mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    return (wide * jax.lax.rsqrt(mean_square + config.norm_epsilon)).astype(x.dtype) * scale
+    return (wide * jax.lax.rsqrt(mean_square + config.norm_epsilon)).astype(x.dtype) * norm.scale
+
+
+def _activated(gate_up: jax.Array, config: ModelConfig) -> jax.Array:
+    """Returns what the feed-forward block's second product takes [B, T, F], of what its first gives [B, T, A, F]."""
+    if isinstance(config, LlamaConfig):
+        return jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
+    return gelu(gate_up[..., 0, :], config)
 
 
 class _Corrections:

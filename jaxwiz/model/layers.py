@@ -1,4 +1,4 @@
-"""The parts of a decoder layer as flax.nnx modules. Each parameter is declared here once: shape, logical axes, init.
+"""The parts of Llama's decoder layer as flax.nnx modules. Each parameter is declared once: shape, logical axes, init.
 
 The abstract tree, the shardings, the initial values, the parameter count and the check of a converted model all derive
 from these declarations (`model/params.py`). nnx is the way to write modules and nothing more: everybody else sees a
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxwiz.model.config import LlamaConfig, axis_sizes
+from jaxwiz.model.config import LlamaConfig, ModelConfig, axis_sizes
 from jaxwiz.model.lora import LAYOUTS, Adapters, corrected
 from jaxwiz.model.product import Product
 from jaxwiz.model.remat import FEED_FORWARD, named
@@ -20,14 +20,15 @@ from jaxwiz.model.rope import Rotation, rotate
 # (q [B,T,N,H], k [B,T,K,H], v [B,T,K,H]) -> [B,T,N,H]: attention over whatever the caller keeps.
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-_INIT_STDDEV = 0.02  # initializer_range of LlamaConfig in transformers
+INIT_STDDEV = 0.02  # initializer_range of LlamaConfig in transformers
 
 # Axis letter -> logical axis, which `sharding/rules.py` maps to mesh axes.
-_LOGICAL_AXES = {"D": "embed", "N": "heads", "K": "kv_heads", "H": "head_dim", "F": "mlp"}
+_LOGICAL_AXES = {"D": "embed", "N": "heads", "K": "kv_heads", "H": "head_dim", "F": "mlp", "M": "fused"}
 
 
-def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...]) -> nnx.Param:
-    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * _INIT_STDDEV, axes=axes)
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], stddev: float = INIT_STDDEV) -> nnx.Param:
+    """Returns a parameter with normally distributed initial values and mean 0."""
+    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * stddev, axes=axes)
 
 
 class RMSNorm(nnx.Module):
@@ -47,12 +48,14 @@ class RMSNorm(nnx.Module):
 class Projection(nnx.Module):
     """A linear map from some axes to others: y = x kernel + bias, and an adapter's correction where there is one."""
 
-    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs, target: str, *, bias: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, rngs: nnx.Rngs, target: str, *, bias: bool, stddev: float = INIT_STDDEV
+    ) -> None:
         self.target = target
         into, out = LAYOUTS[target]
         sizes = axis_sizes(config)
         shape, axes = tuple(sizes[a] for a in into + out), tuple(_LOGICAL_AXES[a] for a in into + out)
-        self.kernel = _normal(rngs, shape, axes)
+        self.kernel = normal(rngs, shape, axes, stddev)
         if bias:
             self.bias = nnx.Param(jnp.zeros(shape[len(into) :], jnp.float32), axes=axes[len(into) :])
 
@@ -140,12 +143,12 @@ class DecoderLayer(nnx.Module):
 class Embedding(nnx.Module):
     """The token embedding table, also the output projection where the two are tied."""
 
-    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
-        self.tokens = _normal(rngs, (config.vocab_size, config.hidden_size), ("vocab", "embed"))
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.tokens = normal(rngs, (config.vocab_size, config.hidden_size), ("vocab", "embed"))
 
 
 class Head(nnx.Module):
     """The output projection of a model with untied embeddings."""
 
-    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs) -> None:
-        self.kernel = _normal(rngs, (config.hidden_size, config.vocab_size), ("embed", "vocab"))
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.kernel = normal(rngs, (config.hidden_size, config.vocab_size), ("embed", "vocab"))

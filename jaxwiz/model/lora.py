@@ -14,11 +14,12 @@ import jax.numpy as jnp
 
 from jaxwiz.model.lora_config import ALL_TARGETS, LoraConfig
 
-# Target -> (axes that the projection takes in, axes that it gives out).
+# Projection -> (axes that it takes in, axes that it gives out).
 LAYOUTS: dict[str, tuple[str, str]] = {
     "q": ("D", "NH"),
     "k": ("D", "KH"),
     "v": ("D", "KH"),
+    "qkv": ("D", "MH"),  # of GPTBigCode, which takes no adapters
     "o": ("NH", "D"),
     "gate": ("D", "F"),
     "up": ("D", "F"),

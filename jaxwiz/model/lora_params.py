@@ -6,18 +6,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.files import UserError
+from jaxwiz.model.config import LlamaConfig, ModelConfig
 from jaxwiz.model.lora import LAYOUTS
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.model.params import Params, ParamSpec, map_specs, param_specs
 
 
-def lora_specs(model: LlamaConfig, lora: LoraConfig) -> dict[str, Any]:
+def lora_specs(model: ModelConfig, lora: LoraConfig) -> dict[str, Any]:
     """Returns {target: {"a": ParamSpec, "b": ParamSpec}}, stacked over layers, derived from the kernels' declarations.
 
     A is [L, *in, R], B is [L, R, *out]: each axis of the kernel keeps its logical name, so it lies on the mesh as the
     kernel does; the rank is never split.
+
+    Raises:
+      UserError: the model is of a family that takes no adapters.
     """
+    if not isinstance(model, LlamaConfig):
+        raise UserError(f"lora: not for models of kind {model.kind!r}, only for 'llama'; train all parameters instead")
     layers = param_specs(model)["layers"]
     specs: dict[str, Any] = {}
     for target in lora.targets:
@@ -32,12 +38,12 @@ def lora_specs(model: LlamaConfig, lora: LoraConfig) -> dict[str, Any]:
     return specs
 
 
-def abstract_lora(model: LlamaConfig, lora: LoraConfig) -> Params:
+def abstract_lora(model: ModelConfig, lora: LoraConfig) -> Params:
     """Returns the adapters as float32 `jax.ShapeDtypeStruct`s."""
     return map_specs(lambda spec: jax.ShapeDtypeStruct(spec.shape, jnp.float32), lora_specs(model, lora))
 
 
-def init_lora(model: LlamaConfig, lora: LoraConfig, key: jax.Array) -> Params:
+def init_lora(model: ModelConfig, lora: LoraConfig, key: jax.Array) -> Params:
     """Returns fresh adapters that change nothing yet: A uniform in +-1/sqrt(inputs), B zero, as peft begins."""
     params = {}
     for target, factors in lora_specs(model, lora).items():
@@ -51,7 +57,7 @@ def init_lora(model: LlamaConfig, lora: LoraConfig, key: jax.Array) -> Params:
     return params
 
 
-def count_lora(model: LlamaConfig, lora: LoraConfig) -> int:
+def count_lora(model: ModelConfig, lora: LoraConfig) -> int:
     """Returns the number of trained parameters."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract_lora(model, lora)))
 

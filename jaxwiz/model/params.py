@@ -1,4 +1,4 @@
-"""What the declarations in `layers.py` imply: abstract trees, logical axes, initial values and counts.
+"""What the declarations of a family's modules imply: abstract trees, logical axes, initial values and counts.
 
 Outside model/, parameters are a nested dict of arrays. Layers are stacked: each leaf under "layers" has a leading L.
 
@@ -10,6 +10,14 @@ Outside model/, parameters are a nested dict of arrays. Layers are stacked: each
                 "mlp": {"gate", "up": {"kernel": [L,D,F], "bias": [L,F]}, "down": {"kernel": [L,F,D], "bias": [L,D]}}},
      "norm": {"scale": [D]},
      "head": {"kernel": [D,V]}}    # absent where embeddings are tied, as biases are where the config has none
+
+That is Llama's tree. GPTBigCode's (M = N + 2: query heads, the key's, the value's; P positions):
+
+    {"embed": {"tokens": [V,D], "positions": [P,D]},
+     "layers": {"attn_norm", "mlp_norm": {"scale", "bias": [L,D]},
+                "attn": {"qkv": {"kernel": [L,D,M,H], "bias": [L,M,H]}, "o": {"kernel": [L,N,H,D], "bias": [L,D]}},
+                "mlp": {"up": {"kernel": [L,D,F], "bias": [L,F]}, "down": {"kernel": [L,F,D], "bias": [L,D]}}},
+     "norm": {"scale", "bias": [D]}}
 """
 
 import functools
@@ -23,11 +31,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.layers import DecoderLayer, Embedding, Head, RMSNorm
+from jaxwiz.model.config import ModelConfig
+from jaxwiz.model.family import ModuleClass, family_of
+from jaxwiz.model.layers import Head
 
 Params = dict[str, Any]  # nested dict of arrays
-ModuleClass = Callable[..., nnx.Module]  # called as (config, rngs)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class ParamSpec:
     axes: tuple[str, ...]
 
 
-def param_specs(config: LlamaConfig) -> dict[str, Any]:
+def param_specs(config: ModelConfig) -> dict[str, Any]:
     """Returns the nested dict of `ParamSpec` that a model of this config has."""
     specs: dict[str, Any] = {}
     for name, module_class in _parts(config).items():
@@ -58,12 +66,12 @@ def param_specs(config: LlamaConfig) -> dict[str, Any]:
     return specs
 
 
-def abstract_params(config: LlamaConfig, dtype: jnp.dtype = jnp.float32) -> Params:
+def abstract_params(config: ModelConfig, dtype: jnp.dtype = jnp.float32) -> Params:
     """Returns the parameters as `jax.ShapeDtypeStruct`s: no memory is taken."""
     return map_specs(lambda spec: jax.ShapeDtypeStruct(spec.shape, dtype), param_specs(config))
 
 
-def init_params(config: LlamaConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
+def init_params(config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Params:
     """Returns freshly initialised parameters; normal(0, 0.02) kernels and unit norms, as transformers does."""
 
     def create(module_class: ModuleClass, key: jax.Array) -> Params:
@@ -80,14 +88,14 @@ def init_params(config: LlamaConfig, key: jax.Array, dtype: jnp.dtype = jnp.floa
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
-def count_params(config: LlamaConfig) -> int:
+def count_params(config: ModelConfig) -> int:
     """Returns the number of parameters; a tied embedding counts once."""
     sizes: list[int] = []
     map_specs(lambda spec: sizes.append(math.prod(spec.shape)), param_specs(config))
     return sum(sizes)
 
 
-def param_bytes(config: LlamaConfig, dtype: DTypeLike) -> int:
+def param_bytes(config: ModelConfig, dtype: DTypeLike) -> int:
     """Returns the bytes that the parameters take in a dtype."""
     return count_params(config) * jnp.dtype(dtype).itemsize
 
@@ -98,17 +106,18 @@ def map_specs(function: Callable[[ParamSpec], Any], specs: Mapping[str, Any]) ->
 
 
 @functools.lru_cache(maxsize=32)
-def graph_of(module_class: ModuleClass, config: LlamaConfig) -> nnx.GraphDef:
+def graph_of(module_class: ModuleClass, config: ModelConfig) -> nnx.GraphDef:
     """Returns the module's structure without arrays; `nnx.merge(graph, dict of arrays)` makes it callable."""
     return _abstract(module_class, config)[0]
 
 
-def _abstract(module_class: ModuleClass, config: LlamaConfig) -> tuple[nnx.GraphDef, nnx.State]:
+def _abstract(module_class: ModuleClass, config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
     return nnx.split(nnx.eval_shape(lambda: module_class(config, rngs=nnx.Rngs(0))))
 
 
-def _parts(config: LlamaConfig) -> dict[str, ModuleClass]:
-    parts: dict[str, ModuleClass] = {"embed": Embedding, "layers": DecoderLayer, "norm": RMSNorm}
+def _parts(config: ModelConfig) -> dict[str, ModuleClass]:
+    family = family_of(config)
+    parts: dict[str, ModuleClass] = {"embed": family.embedding, "layers": family.layer, "norm": family.norm}
     return parts if config.tie_embeddings else {**parts, "head": Head}
 
 

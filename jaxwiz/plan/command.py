@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 from jaxwiz.checkpoint.weights import load_model_config
-from jaxwiz.config import load_config, parse_config, read_config_file
+from jaxwiz.config import parse_config, read_config_file
 from jaxwiz.files import UserError, write_text
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig, model_config_from_hf, parse_model_config
 from jaxwiz.plan.build import Plan, make_plan, missing_text
 from jaxwiz.plan.chips import GIB, Topology
 from jaxwiz.plan.compiler import require_libtpu
@@ -76,7 +76,7 @@ def read_request(options: argparse.Namespace) -> Request:
     return request
 
 
-def read_model(path: Path, *, asked: bool = True) -> LlamaConfig:
+def read_model(path: Path, *, asked: bool = True) -> ModelConfig:
     """Returns a model's shape from a YAML file, a Hugging Face config.json or a checkpoint.
 
     Args:
@@ -87,10 +87,10 @@ def read_model(path: Path, *, asked: bool = True) -> LlamaConfig:
       UserError: it is none of them.
     """
     if path.suffix in (".yaml", ".yml"):
-        return load_config(path, LlamaConfig)
+        return parse_model_config(read_config_file(path), str(path))
     if path.suffix == ".json":
         try:
-            return LlamaConfig.from_hf(json.loads(path.read_text(encoding="utf-8")))
+            return model_config_from_hf(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise (
                 error if isinstance(error, UserError) else UserError(f"--model {path}: cannot be read: {error}")

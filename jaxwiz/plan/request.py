@@ -1,9 +1,8 @@
 """What is asked of a plan, and what compiling its program found: the two things that pass between both processes."""
 
 import dataclasses
-from typing import Any
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.plan.chips import Topology
 from jaxwiz.train.config import TrainConfig
 
@@ -33,7 +32,7 @@ class Request:
       decode: compile the decode step of sampling instead, sharded by the recipe's mesh.
     """
 
-    model: LlamaConfig
+    model: ModelConfig
     train: TrainConfig
     length: int
     topology: Topology
@@ -67,10 +66,6 @@ class Compiled:
     xla_flops: float
     parameters: int
     seconds: float
-
-    def without_text(self) -> dict[str, Any]:
-        """Returns everything but the program's text."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "hlo"}
 
 
 @dataclasses.dataclass(frozen=True)

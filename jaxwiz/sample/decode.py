@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.inference import InferenceWeights, head_logits, paged_hidden_states
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.pages import PagedCache, PageView
@@ -100,7 +100,7 @@ class Block(NamedTuple):
 )  # fmt: skip
 def prefill_chunk(
     model: Model,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokens: jax.Array,
     bounds: jax.Array,
     table: jax.Array,
@@ -131,7 +131,7 @@ def prefill_chunk(
 @functools.partial(jax.jit, static_argnames=("config", "columns", "vocab_size"), donate_argnames=("cache",))
 def score_chunk(
     model: Model,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokens: jax.Array,
     targets: jax.Array,
     bounds: jax.Array,
@@ -179,7 +179,7 @@ def lengthen_cache(cache: PagedCache, *, pages: int) -> PagedCache:
 )  # fmt: skip
 def decode_block(
     model: Model,
-    config: LlamaConfig,
+    config: ModelConfig,
     state: DecodeState,
     rows: SlotRows,
     end_ids: jax.Array,
@@ -253,7 +253,7 @@ def decode_block(
 
 def _chunk_states(
     model: Model,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokens: jax.Array,
     start: jax.Array,
     count: jax.Array,

@@ -23,12 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.inference import compute_dtype, inference_weights
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.pages import init_pages
 from jaxwiz.model.params import Params
-from jaxwiz.model.rope_config import DynamicScaling
 from jaxwiz.sample.decode import (
     Block,
     DecodeState,
@@ -61,7 +60,7 @@ class Engine:
     def __init__(
         self,
         params: Params,
-        config: LlamaConfig,
+        config: ModelConfig,
         tokenizer: Tokenizer,
         *,
         slots: int,
@@ -101,7 +100,7 @@ class Engine:
         self._columns = -(-config.context_length // PAGE_TOKENS)
         self._most_pages = slots * self._columns if cache_tokens is None else max(1, cache_tokens // PAGE_TOKENS)
         self._pages = PageTable(min(self._most_pages, 2 * slots), PAGE_TOKENS)
-        self._shares = not isinstance(config.rope_scaling, DynamicScaling)  # its keys depend on the answer's length
+        self._shares = not config.keys_follow_length  # its keys depend on the answer's length
         dtype = compute_dtype(weights_dtype)
         cache = init_pages(config, self._pages.count, PAGE_TOKENS, jnp.dtype(cache_dtype))
         self._state = DecodeState(

@@ -19,6 +19,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "length": ("context",),
     "layers": (),
     "vocab": ("tensor",),
+    "positions": (),
     "embed": ("fsdp", "context"),  # devices that share a row's positions need not hold the same parameters
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
@@ -26,15 +27,22 @@ RULES: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "norm": (),
     "rank": (),
-    # Of inference alone: matrices that meet the same input, and the pages of the key/value cache, which any row's
-    # queries may look into.
-    "fused": (),
+    "fused": (),  # matrices that meet the same input
+    # Of inference alone: the pages of the key/value cache, which any row's queries may look into.
     "pages": (),
     "page_tokens": (),
 }
 
+# What all devices hold whole where there is only one: the head of keys and values that all query heads share.
+_SHARED_IF_ONE = ("kv_heads",)
+
 # The part of the parameters' bytes that need not be split over an fsdp axis; norm scales and biases take far less.
 MAX_WHOLE_SHARE = 0.02
+
+
+def mesh_axes(axis: str, size: int) -> tuple[str, ...]:
+    """Returns the mesh axes over which a dimension of this logical axis and size is split."""
+    return () if size == 1 and axis in _SHARED_IF_ONE else RULES[axis]
 
 
 def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> NamedSharding:
@@ -54,9 +62,9 @@ def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], axes: tuple[str, 
     for size, axis in zip(shape, axes, strict=True):
         if axis not in RULES:
             raise UserError(f"{name}: no sharding rule for axis {axis!r}; add it to RULES in jaxwiz/sharding/rules.py")
-        mesh_axes = RULES[axis]
+        split_over = mesh_axes(axis, size)
         ways = 1
-        for mesh_axis in mesh_axes:
+        for mesh_axis in split_over:
             if mesh_axis in used:
                 raise UserError(f"{name}: axes {used[mesh_axis]!r} and {axis!r} both lie along mesh axis {mesh_axis!r}")
             used[mesh_axis] = axis
@@ -64,9 +72,9 @@ def sharding_of(mesh: Mesh, name: str, shape: tuple[int, ...], axes: tuple[str, 
         if size % ways:
             raise UserError(
                 f"{name}: axis {axis!r} has size {size}, which does not divide by the {ways} devices along "
-                f"{' x '.join(mesh_axes)}; choose mesh sizes that divide it"
+                f"{' x '.join(split_over)}; choose mesh sizes that divide it"
             )
-        partition.append(mesh_axes or None)
+        partition.append(split_over or None)
     return NamedSharding(mesh, PartitionSpec(*partition))
 
 

@@ -9,7 +9,7 @@ from jaxwiz.checkpoint.weights import load_model_config
 from jaxwiz.config import Finding
 from jaxwiz.files import UserError, free_bytes
 from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.lora_params import count_lora
 from jaxwiz.model.params import count_params, param_specs
 from jaxwiz.model.remat import require_offload_memory
@@ -20,6 +20,7 @@ from jaxwiz.train.config import TrainConfig
 from jaxwiz.train.dataset import Manifest, read_manifests, require_matching_checkpoint
 from jaxwiz.train.job import require_rows_divide, total_steps
 from jaxwiz.train.memory import GIB, step_memory_bytes
+from jaxwiz.train.state import trained_specs
 
 _COMFORTABLE_SHARE = 0.8  # of a device's memory: the estimate leaves out what the compiler adds
 
@@ -28,6 +29,7 @@ def check_training(config: TrainConfig) -> list[Finding]:
     """Returns all findings; later ones that need what an earlier error denies are left out."""
     try:
         model = load_model_config(config.checkpoint)
+        trained_specs(model, config.lora)  # not every family takes adapters
         manifest = read_manifests(config)
         sizes = config.mesh.sizes(jax.device_count())
     except UserError as error:
@@ -63,7 +65,7 @@ def _attempt(action: Callable[[], object], success: str) -> Finding:
     return Finding("ok", success)
 
 
-def _attention_findings(config: TrainConfig, model: LlamaConfig, manifest: Manifest) -> list[Finding]:
+def _attention_findings(config: TrainConfig, model: ModelConfig, manifest: Manifest) -> list[Finding]:
     try:
         require_offload_memory(config.compute.remat, jax.local_devices()[0])
         context = config.mesh.sizes(jax.device_count())["context"]
@@ -98,7 +100,7 @@ def _length_findings(config: TrainConfig, manifest: Manifest) -> list[Finding]:
     return findings
 
 
-def _memory_finding(config: TrainConfig, model: LlamaConfig, manifest: Manifest, sizes: dict[str, int]) -> Finding:
+def _memory_finding(config: TrainConfig, model: ModelConfig, manifest: Manifest, sizes: dict[str, int]) -> Finding:
     need = step_memory_bytes(model, config, manifest.sequence_length, sizes)
     total, have = sum(need.values()), device_memory_bytes()
     parts = ", ".join(f"{kind} {size / GIB:.2f}" for kind, size in need.items())
@@ -111,7 +113,7 @@ def _memory_finding(config: TrainConfig, model: LlamaConfig, manifest: Manifest,
     return Finding("ok", message)
 
 
-def _disk_finding(config: TrainConfig, model: LlamaConfig) -> Finding:
+def _disk_finding(config: TrainConfig, model: ModelConfig) -> Finding:
     model_bytes = 4 * count_params(model)
     trained_bytes = model_bytes if config.lora is None else 4 * count_lora(model, config.lora)
     # The newest state is complete before an older one goes; `model/` is one more copy of the parameters.

@@ -18,7 +18,7 @@ from jaxwiz.checkpoint.train_state import abstract_like
 from jaxwiz.checkpoint.weights import load_model_config, read_header
 from jaxwiz.data.feed import Batch, Feed
 from jaxwiz.files import UserError
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.remat import require_offload_memory
 from jaxwiz.sharding.mesh import make_mesh
 from jaxwiz.sharding.rules import RULES, batch_sharding, batch_shards
@@ -61,7 +61,7 @@ class TrainJob:
     """
 
     config: TrainConfig
-    model: LlamaConfig
+    model: ModelConfig
     manifest: Manifest
     mesh: Mesh
     steps: int

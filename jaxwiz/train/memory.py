@@ -9,7 +9,7 @@ import math
 import jax
 
 from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.lora_params import count_lora
 from jaxwiz.model.params import count_params
 from jaxwiz.sharding.rules import batch_shards
@@ -22,7 +22,7 @@ _FLOAT32 = 4
 
 
 def step_memory_bytes(
-    model: LlamaConfig, config: TrainConfig, sequence_length: int, mesh_sizes: dict[str, int]
+    model: ModelConfig, config: TrainConfig, sequence_length: int, mesh_sizes: dict[str, int]
 ) -> dict[str, int]:
     """Returns {kind: bytes on each device} of a training step.
 
@@ -50,24 +50,24 @@ def step_memory_bytes(
     }
 
 
-def _moment_bytes(model: LlamaConfig, config: TrainConfig) -> int:
+def _moment_bytes(model: ModelConfig, config: TrainConfig) -> int:
     """Returns the bytes of the optimizer's state over all devices."""
     optimizer = make_optimizer(config.optimizer, 1, trained_specs(model, config.lora))
     state = abstract_state(model, optimizer, config.lora).opt_state
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state) if leaf.shape)  # without counters
 
 
-def _activation_bytes_per_token(model: LlamaConfig, config: TrainConfig, T: int, mesh_sizes: dict[str, int]) -> int:
+def _activation_bytes_per_token(model: ModelConfig, config: TrainConfig, T: int, mesh_sizes: dict[str, int]) -> int:
     """Returns what the backward pass needs for one token: what all layers keep, and all of the layer now at work."""
     D, tensor, remat = model.hidden_size, mesh_sizes["tensor"], config.compute.remat
     attention = model.num_heads * model.head_dim // tensor
-    projected = ((model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 2 * model.intermediate_size) // tensor
+    projected = ((model.num_heads + 2 * model.num_kv_heads) * model.head_dim + model.up_size) // tensor
     whole_layer = 4 * D + attention + 2 * projected  # norms, projections before and after rotation or activation
     kept = {
         "none": D + whole_layer,
         "full": D,
         "dots": 3 * D + projected,
-        "save_feed_forward": D + attention + 2 * model.intermediate_size // tensor,
+        "save_feed_forward": D + attention + model.up_size // tensor,
         "save_attention": D + attention,
         "offload": 0,
     }

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.flops import device_peak_flops, train_flops_per_token
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.sharding.rules import replicated
@@ -94,7 +94,7 @@ def _counter(mesh: Mesh) -> jax.stages.Wrapped:
     return jax.jit(count, out_shardings=replicated(mesh))
 
 
-def work_of(counts: jax.Array, model: LlamaConfig, lora: LoraConfig | None = None) -> Work:
+def work_of(counts: jax.Array, model: ModelConfig, lora: LoraConfig | None = None) -> Work:
     """Returns the work in a batch of which `count_work` counted tokens and keys; waits for them."""
     tokens, keys = (float(count) for count in jax.device_get(counts))
     if tokens == 0:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.model.lora_params import init_lora, lora_specs
@@ -81,7 +81,7 @@ def lora_keys(seed: int) -> LoraKeys:
     return LoraKeys(*jax.random.split(jax.random.key(seed)))
 
 
-def trained_specs(model: LlamaConfig, lora: LoraConfig | None) -> dict[str, Any]:
+def trained_specs(model: ModelConfig, lora: LoraConfig | None) -> dict[str, Any]:
     """Returns the declarations of what a run trains: all parameters, or adapters."""
     return param_specs(model) if lora is None else lora_specs(model, lora)
 
@@ -93,7 +93,7 @@ def new_state(params: Params, optimizer: optax.GradientTransformation, frozen: P
 
 def first_state(
     weights: Params,
-    model: LlamaConfig,
+    model: ModelConfig,
     optimizer: optax.GradientTransformation,
     lora: LoraConfig | None = None,
     seed: int = 0,
@@ -112,7 +112,7 @@ def first_state(
 
 
 def abstract_state(
-    model: LlamaConfig,
+    model: ModelConfig,
     optimizer: optax.GradientTransformation,
     lora: LoraConfig | None = None,
     frozen_dtype: jnp.dtype = jnp.float32,
@@ -130,7 +130,7 @@ def abstract_state(
 
 
 def state_shardings(
-    model: LlamaConfig, optimizer: optax.GradientTransformation, mesh: Mesh, lora: LoraConfig | None = None
+    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, lora: LoraConfig | None = None
 ) -> TrainState:
     """Returns a `NamedSharding` for each leaf of the state: moments lie as their parameters, scalars everywhere.
 

@@ -16,8 +16,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxwiz.model.attention_kernels import AttentionShape, choose_attention
-from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import head_kernel, hidden_states
+from jaxwiz.model.config import ModelConfig
+from jaxwiz.model.decoder import head_kernel, hidden_states
 from jaxwiz.model.lora_config import LoraConfig
 from jaxwiz.model.params import Params
 from jaxwiz.sharding.context import to_context_order
@@ -51,7 +51,7 @@ class StepLoss(NamedTuple):
 def loss_sums(
     params: Params,
     batch: DeviceBatch,
-    model: LlamaConfig,
+    model: ModelConfig,
     compute: ComputeConfig,
     mesh: Mesh | None = None,
     base: FrozenBase | None = None,
@@ -91,7 +91,7 @@ def loss_sums(
 def loss_and_gradient(
     params: Params,
     batch: DeviceBatch,
-    model: LlamaConfig,
+    model: ModelConfig,
     compute: ComputeConfig,
     micro_batches: int = 1,
     mesh: Mesh | None = None,
@@ -132,7 +132,7 @@ def loss_and_gradient(
 
 
 def make_train_step(
-    model: LlamaConfig,
+    model: ModelConfig,
     compute: ComputeConfig,
     micro_batches: int,
     optimizer: optax.GradientTransformation,
@@ -196,7 +196,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: LlamaConfig,
+    model: ModelConfig,
     compute: ComputeConfig,
     shardings: TrainState,
     mesh: Mesh,

@@ -82,6 +82,14 @@ def test_what_an_export_restores_travels_with_trained_weights(checkpoint: tuple[
     assert template(tmp_path / "other") == "chatml"
 
 
+def test_a_header_written_before_there_were_families_is_of_a_llama(checkpoint: tuple[Path, dict]):
+    folder, _ = checkpoint
+    data = json.loads((folder / "model.json").read_text())
+    assert data["config"].pop("kind") == "llama"
+    (folder / "model.json").write_text(json.dumps(data))
+    assert load_model_config(folder) == CONFIG
+
+
 def test_lost_arrays_are_one_clear_error(checkpoint: tuple[Path, dict]):
     folder, _ = checkpoint
     shutil.rmtree(folder / "params")

@@ -6,9 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxwiz.convert.names import LLAMA_RULES, ConversionError, require_tensors, rules_for, tensor_names
+from jaxwiz.convert.names import LLAMA_RULES, ConversionError, require_tensors, rules_for, tensor_names, tied_copies
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.gpt_bigcode_config import GPTBigCodeConfig
 from jaxwiz.model.params import param_specs
+
+BIGCODE = GPTBigCodeConfig(
+    vocab_size=50, hidden_size=24, intermediate_size=28, num_layers=3, num_heads=6, max_positions=16
+)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -17,6 +22,32 @@ def test_table_and_parameter_tree_agree_in_names_and_shapes(tiny_config: LlamaCo
     leaves, _ = jax.tree_util.tree_flatten_with_path(param_specs(config), is_leaf=lambda node: hasattr(node, "axes"))
     declared = {jax.tree_util.keystr(path, simple=True, separator="."): tuple(spec.shape) for path, spec in leaves}
     assert {rule.param: rule.param_shape(config) for rule in rules_for(config)} == declared
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_table_of_gpt_bigcode_agrees_too_and_turns_back(tied: bool) -> None:
+    config = dataclasses.replace(BIGCODE, tie_embeddings=tied)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(param_specs(config), is_leaf=lambda node: hasattr(node, "axes"))
+    declared = {jax.tree_util.keystr(path, simple=True, separator="."): tuple(spec.shape) for path, spec in leaves}
+    assert {rule.param: rule.param_shape(config) for rule in rules_for(config)} == declared
+    for rule in rules_for(config):
+        tensor = np.arange(np.prod(rule.tensor_shape(config))).reshape(rule.tensor_shape(config))
+        np.testing.assert_array_equal(rule.to_tensor(rule.to_param(tensor, config)), tensor)
+
+
+def test_the_fused_projection_has_queries_then_key_then_value() -> None:
+    rule = next(rule for rule in rules_for(BIGCODE) if rule.param == "layers.attn.qkv.kernel")
+    assert tensor_names(rule, BIGCODE)[1] == "transformer.h.1.attn.c_attn.weight"
+    tensor = np.arange(32 * 24).reshape(32, 24)  # 6 queries, key and value, of 4
+    param = rule.to_param(tensor, BIGCODE)
+    assert param[7, 5, 2] == tensor[5 * 4 + 2, 7]  # a query
+    assert param[7, 6, 2] == tensor[24 + 2, 7]  # the key
+    assert param[7, 7, 2] == tensor[28 + 2, 7]  # the value
+
+
+def test_a_tied_copy_of_the_embedding_is_known() -> None:
+    assert tied_copies(["lm_head.weight"], BIGCODE) == [("lm_head.weight", "transformer.wte.weight")]
+    assert tied_copies(["lm_head.weight"], dataclasses.replace(BIGCODE, tie_embeddings=False)) == []
 
 
 def _rule(param: str) -> object:

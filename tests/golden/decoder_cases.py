@@ -1,8 +1,8 @@
-"""Tiny models, one for each family of Llamas and each scaling of rope, whose weights are drawn and never stored.
+"""Tiny models, one for each family of decoders and each scaling of rope, whose weights are drawn and never stored.
 
-Each case is a `config.json`, and both sides read that: transformers its own way, jaxwiz by `LlamaConfig.from_hf`. Every
-tensor is drawn by NumPy from a seed made of its name. Shared by the golden script, the tests against its output and the
-live parity tests; imports neither torch nor transformers.
+Each case is a `config.json`, and both sides read that: transformers its own way, jaxwiz its own. Every tensor is drawn
+by NumPy from a seed made of its name. Shared by the golden script, the tests against its output and the live parity
+tests; imports neither torch nor transformers.
 """
 
 import zlib
@@ -16,8 +16,8 @@ import numpy as np
 from decoding import cached_pass, empty_cache
 
 from jaxwiz.convert.names import rules_for, tensor_names
-from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import hidden_states, logits
+from jaxwiz.model.config import ModelConfig
+from jaxwiz.model.decoder import hidden_states, logits
 from jaxwiz.model.params import Params
 
 GOLDEN = Path(__file__).parent / "decoder.npz"
@@ -38,6 +38,18 @@ _SHAPE: dict[str, Any] = {
 _GROUPED = {"num_key_value_heads": 2}
 _YARN_EXTRAS = {"mscale": 0.7, "mscale_all_dim": 1.3, "beta_fast": 4, "beta_slow": 0.5, "truncate": False}
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+_BIGCODE: dict[str, Any] = {
+    "model_type": "gpt_bigcode",
+    "vocab_size": 96,
+    "n_embd": 48,
+    "n_inner": 56,
+    "n_layer": 2,
+    "n_head": 6,
+    "n_positions": 4096,
+    "activation_function": "gelu",
+    "multi_query": True,
+    "layer_norm_epsilon": 1e-5,
+}
 
 # The context trained on is 64 tokens where frequencies are scaled, so that a text of 100 is beyond it.
 CASES: dict[str, dict[str, Any]] = {
@@ -84,23 +96,33 @@ CASES: dict[str, dict[str, Any]] = {
     "mistral": _SHAPE
     | _GROUPED
     | {"model_type": "mistral", "sliding_window": None, "rope_theta": 1e6, "attention_dropout": 0.0},
+    "starcoder": _BIGCODE,
+    "starcoder_untied": _BIGCODE
+    | {
+        "n_inner": None,
+        "n_head": 4,
+        "activation_function": "gelu_pytorch_tanh",
+        "layer_norm_epsilon": 1e-2,
+        "tie_word_embeddings": False,
+    },
     "biased": _SHAPE | {"attention_bias": True, "mlp_bias": True, "head_dim": 12, "rms_norm_eps": 1e-2},
 }
 
 
-def tensors_of(config: LlamaConfig) -> dict[str, np.ndarray]:
+def tensors_of(config: ModelConfig) -> dict[str, np.ndarray]:
     """Returns the weights of a case by Hugging Face's names, float32."""
     drawn = {}
     for rule in rules_for(config):
         for name in tensor_names(rule, config):
             generator = np.random.default_rng(zlib.crc32(name.encode()))
             shape = rule.tensor_shape(config)
-            values = generator.uniform(0.5, 1.5, shape) if "norm" in name else generator.normal(0, 0.08, shape)
+            is_scale = rule.param.endswith(".scale")
+            values = generator.uniform(0.5, 1.5, shape) if is_scale else generator.normal(0, 0.08, shape)
             drawn[name] = values.astype(np.float32)
     return drawn
 
 
-def params_of(tensors: Mapping[str, np.ndarray], config: LlamaConfig) -> Params:
+def params_of(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
     """Returns Hugging Face's tensors (weights or their gradients) as a parameter tree."""
     params: Params = {}
     for rule in rules_for(config):
@@ -113,7 +135,7 @@ def params_of(tensors: Mapping[str, np.ndarray], config: LlamaConfig) -> Params:
     return params
 
 
-def text_of(config: LlamaConfig, length: int) -> np.ndarray:
+def text_of(config: ModelConfig, length: int) -> np.ndarray:
     """Returns tokens int32 [length]."""
     return np.random.default_rng(length).integers(0, config.vocab_size, length).astype(np.int32)
 
@@ -129,7 +151,7 @@ def gradient_digest(gradient: np.ndarray) -> tuple[float, float]:
     return float(np.linalg.norm(gradient)), float(np.sum(signs * gradient))
 
 
-def loss_and_logits(params: Params, config: LlamaConfig, tokens: np.ndarray) -> tuple[jax.Array, jax.Array]:
+def loss_and_logits(params: Params, config: ModelConfig, tokens: np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Returns the mean next-token loss of a text [T], and its logits [T, V]."""
     positions = jnp.arange(len(tokens))[None]
     out = logits(params, config, hidden_states(params, config, jnp.asarray(tokens)[None], positions))[0]
@@ -137,14 +159,14 @@ def loss_and_logits(params: Params, config: LlamaConfig, tokens: np.ndarray) -> 
     return -picked.mean(), out
 
 
-def gradients_and_logits(params: Params, config: LlamaConfig, tokens: np.ndarray) -> tuple[Params, np.ndarray]:
+def gradients_and_logits(params: Params, config: ModelConfig, tokens: np.ndarray) -> tuple[Params, np.ndarray]:
     """Returns the gradient of a text's mean loss with respect to every parameter, and the logits [T, V]."""
     find = jax.jit(jax.grad(loss_and_logits, has_aux=True), static_argnums=1)
     gradients, out = find(params, config, tokens)
     return gradients, np.asarray(out)
 
 
-def decoded_logits(params: Params, config: LlamaConfig, tokens: np.ndarray, prompt: int) -> np.ndarray:
+def decoded_logits(params: Params, config: ModelConfig, tokens: np.ndarray, prompt: int) -> np.ndarray:
     """Returns the logits [T, V] of a text by the cache: a prefill of `prompt` tokens, then one token at a time."""
     length = len(tokens)
 
@@ -168,7 +190,7 @@ def decoded_logits(params: Params, config: LlamaConfig, tokens: np.ndarray, prom
     return np.asarray(decode(params, jnp.asarray(tokens)))
 
 
-def padded_logits(params: Params, config: LlamaConfig, texts: list[np.ndarray], side: str) -> list[np.ndarray]:
+def padded_logits(params: Params, config: ModelConfig, texts: list[np.ndarray], side: str) -> list[np.ndarray]:
     """Returns the logits of each text [T_i, V], computed in one batch of rows padded on the "left" or "right"."""
     width = max(map(len, texts)) + 2
     rows, places, segments = (np.zeros((len(texts), width), np.int32) for _ in range(3))

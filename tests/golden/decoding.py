@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig
+from jaxwiz.model.decoder import hidden_states, logits
 from jaxwiz.model.inference import inference_weights, paged_hidden_states
-from jaxwiz.model.llama import hidden_states, logits
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.pages import PagedCache, PageView, init_pages
 from jaxwiz.sample.engine import Engine
@@ -23,26 +23,26 @@ _PAGE_TOKENS = 4
 _SLOTS = 3
 
 
-def logits_at(params: Any, config: LlamaConfig, tokens: Sequence[int], positions: Sequence[int]) -> np.ndarray:
+def logits_at(params: Any, config: ModelConfig, tokens: Sequence[int], positions: Sequence[int]) -> np.ndarray:
     """Returns float32 logits [len(positions), V] of one row of tokens at some of its positions."""
     return np.asarray(_logits_at(params, config, jnp.array([tokens], jnp.int32), jnp.array(positions, jnp.int32)))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _logits_at(params: Any, config: LlamaConfig, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+def _logits_at(params: Any, config: ModelConfig, tokens: jax.Array, positions: jax.Array) -> jax.Array:
     everywhere = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden = hidden_states(params, config, tokens, everywhere)
     return logits(params, config, hidden[0, positions])
 
 
-def empty_cache(config: LlamaConfig, rows: int, length: int, dtype: Any = jnp.float32) -> PagedCache:
+def empty_cache(config: ModelConfig, rows: int, length: int, dtype: Any = jnp.float32) -> PagedCache:
     """Returns a cache with pages for `length` tokens of each row."""
     return init_pages(config, rows * -(-length // _PAGE_TOKENS), _PAGE_TOKENS, dtype)
 
 
 def cached_pass(
     params: Any,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokens: jax.Array,
     positions: jax.Array,
     cache: PagedCache,
@@ -76,7 +76,7 @@ class NoText:
         return ""
 
 
-def greedy(params: Any, config: LlamaConfig, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+def greedy(params: Any, config: ModelConfig, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
     """Returns the `new_tokens` likeliest next tokens of every prompt, one by one."""
     engine = Engine(params, config, NoText(), slots=_SLOTS)  # type: ignore[arg-type]
     return [list(answer.tokens) for answer in engine.generate([Request(prompt, new_tokens) for prompt in prompts])]

@@ -11,7 +11,7 @@ import torch
 import transformers
 from decoder_cases import CASES, GOLDEN, LENGTHS, gradient_digest, kept_positions, tensors_of, text_of
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import model_config_from_hf
 
 
 def reference_model(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Any:
@@ -42,7 +42,7 @@ def main() -> None:
     """Writes the golden file."""
     kept: dict[str, np.ndarray] = {}
     for name, data in CASES.items():
-        config = LlamaConfig.from_hf(data)
+        config = model_config_from_hf(data)
         model = reference_model(data, tensors_of(config))
         for length in LENGTHS:
             logits, gradients = reference_run(model, text_of(config, length))

@@ -19,7 +19,7 @@ from decoder_cases import (
 )
 
 from jaxwiz.convert.names import rules_for, tensor_names
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import ModelConfig, model_config_from_hf
 from jaxwiz.model.params import Params
 
 
@@ -29,7 +29,7 @@ def golden() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def digests(gradients: Params, config: LlamaConfig) -> np.ndarray:
+def digests(gradients: Params, config: ModelConfig) -> np.ndarray:
     """Returns the digest of each tensor's gradient, in the order of the tensors' names."""
     found = {}
     for rule in rules_for(config):
@@ -40,11 +40,11 @@ def digests(gradients: Params, config: LlamaConfig) -> np.ndarray:
 
 
 # One case for each parameter tree and kind of rope; tests/parity does all of this for every case, at greater length.
-WHOLE = ("llama_2_70b", "llama_3_2_tied", "deepseek_coder", "dynamic", "yarn_mscale", "biased")
+WHOLE = ("llama_2_70b", "llama_3_2_tied", "deepseek_coder", "dynamic", "yarn_mscale", "biased", "starcoder")
 
 
-def model(name: str) -> tuple[Params, LlamaConfig]:
-    config = LlamaConfig.from_hf(CASES[name])
+def model(name: str) -> tuple[Params, ModelConfig]:
+    config = model_config_from_hf(CASES[name])
     return params_of(tensors_of(config), config), config
 
 

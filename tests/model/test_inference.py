@@ -10,8 +10,8 @@ import pytest
 from decoding import cached_pass, empty_cache
 
 from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.decoder import hidden_states, logits
 from jaxwiz.model.inference import Matrix, inference_weights, multiply, weight_shardings
-from jaxwiz.model.llama import hidden_states, logits
 from jaxwiz.model.pages import PageView, cache_shardings, init_pages, token_bytes, write_tokens
 from jaxwiz.model.params import Params, init_params
 from jaxwiz.sharding.mesh import AXES

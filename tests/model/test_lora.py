@@ -11,7 +11,7 @@ from decoding import cached_pass, empty_cache
 
 from jaxwiz.files import UserError
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import hidden_states
+from jaxwiz.model.decoder import hidden_states
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.lora_config import ALL_TARGETS, LoraConfig
 from jaxwiz.model.lora_params import abstract_lora, count_lora, init_lora, lora_specs, merge_lora

@@ -12,7 +12,7 @@ import pytest
 from jaxwiz.files import UserError
 from jaxwiz.model.attention_kernels import KERNELS
 from jaxwiz.model.config import LlamaConfig
-from jaxwiz.model.llama import hidden_states, logits
+from jaxwiz.model.decoder import hidden_states, logits
 from jaxwiz.model.params import abstract_params, init_params
 from jaxwiz.model.remat import POLICIES, require_offload_memory
 from jaxwiz.train.config import ComputeConfig

@@ -16,7 +16,7 @@ from decoder_cases import (
     text_of,
 )
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, ModelConfig, model_config_from_hf
 
 transformers = pytest.importorskip("transformers", reason="needs the parity extra")
 
@@ -25,19 +25,19 @@ from make_decoder_golden import reference_model, reference_run  # noqa: E402 - i
 pytestmark = pytest.mark.parity
 
 LONG = 2_100
-SCALED = [name for name, data in CASES.items() if LlamaConfig.from_hf(data).rope_scaling is not None]
+SCALED = [name for name, data in CASES.items() if getattr(model_config_from_hf(data), "rope_scaling", None) is not None]
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request: pytest.FixtureRequest) -> tuple[str, Any, Any, LlamaConfig]:
+def case(request: pytest.FixtureRequest) -> tuple[str, Any, Any, ModelConfig]:
     """A case's name, transformers' model, and our parameters and config."""
-    config = LlamaConfig.from_hf(CASES[request.param])
+    config = model_config_from_hf(CASES[request.param])
     tensors = tensors_of(config)
     return request.param, reference_model(CASES[request.param], tensors), params_of(tensors, config), config
 
 
 @pytest.mark.parametrize("length", [8, LONG])
-def test_logits_and_gradients_are_those_of_transformers(case: tuple[str, Any, Any, LlamaConfig], length: int) -> None:
+def test_logits_and_gradients_are_those_of_transformers(case: tuple[str, Any, Any, ModelConfig], length: int) -> None:
     name, theirs, params, config = case
     tokens = text_of(config, length)
     expected, expected_gradients = reference_run(theirs, tokens)
@@ -56,7 +56,7 @@ def test_logits_and_gradients_are_those_of_transformers(case: tuple[str, Any, An
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_rows_are_those_that_transformers_computes_alone(
-    case: tuple[str, Any, Any, LlamaConfig], side: str
+    case: tuple[str, Any, Any, ModelConfig], side: str
 ) -> None:
     _, theirs, params, config = case
     texts = [text_of(config, length) for length in (5, 61, 100)]
@@ -64,7 +64,7 @@ def test_padded_rows_are_those_that_transformers_computes_alone(
         np.testing.assert_allclose(found, reference_run(theirs, text)[0], rtol=0, atol=1e-4)
 
 
-def test_cached_decode_is_the_full_forward(case: tuple[str, Any, Any, LlamaConfig]) -> None:
+def test_cached_decode_is_the_full_forward(case: tuple[str, Any, Any, ModelConfig]) -> None:
     name, theirs, params, config = case
     tokens = text_of(config, 300)
     full = np.asarray(loss_and_logits(params, config, tokens)[1])
@@ -74,12 +74,12 @@ def test_cached_decode_is_the_full_forward(case: tuple[str, Any, Any, LlamaConfi
     np.testing.assert_allclose(found, reference_run(theirs, tokens)[0], rtol=0, atol=1e-4)
 
 
-def test_written_config_is_read_by_transformers_as_the_same_model(case: tuple[str, Any, Any, LlamaConfig]) -> None:
+def test_written_config_is_read_by_transformers_as_the_same_model(case: tuple[str, Any, Any, ModelConfig]) -> None:
     _, theirs, _, config = case
     again = reference_model(config.to_hf(), tensors_of(config))
     tokens = text_of(config, 100)
     np.testing.assert_array_equal(reference_run(again, tokens)[0], reference_run(theirs, tokens)[0])
-    assert LlamaConfig.from_hf(theirs.config.to_dict()) == config  # transformers' own spelling
+    assert model_config_from_hf(theirs.config.to_dict()) == config  # transformers' own spelling
 
 
 @pytest.mark.parametrize("name", SCALED)

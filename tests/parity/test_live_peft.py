@@ -14,7 +14,7 @@ from jaxwiz.checkpoint.adapter import load_adapter, save_adapter
 from jaxwiz.config import parse_config
 from jaxwiz.convert.config import ConvertConfig
 from jaxwiz.convert.run import run
-from jaxwiz.model.llama import hidden_states, logits
+from jaxwiz.model.decoder import hidden_states, logits
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.lora_config import ALL_TARGETS, LoraConfig
 from jaxwiz.model.lora_params import init_lora

@@ -28,6 +28,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "rms_norm_eps": 1e-2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
     },
+    "starcoder": {"model_type": "gpt_bigcode", "n_head": 6, "activation_function": "gelu"},
+}
+
+# Widths by the names that each family has for them.
+WIDTHS: dict[str, dict[str, int]] = {
+    "llama": {
+        "hidden_size": 96,
+        "intermediate_size": 112,
+        "num_hidden_layers": 3,
+        "max_position_embeddings": 4096,
+    },
+    "gpt_bigcode": {"n_embd": 96, "n_inner": 112, "n_layer": 3, "n_positions": 4096},
 }
 
 # Four times the usual standard deviation, so that attention is far from uniform and logits from zero. Not more: at 0.15
@@ -43,23 +55,22 @@ def _convert(out: Path, **body: Any) -> Path:
 def _make(folder: Path, tokenizer: Path, shape: dict[str, Any], dtype: torch.dtype) -> Any:
     """Saves a random model with a tokenizer, and returns it."""
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
+    family = shape.get("model_type", "llama")
+    values = {key: value for key, value in (WIDTHS[family] | shape).items() if key != "model_type"}
+    config = transformers.AutoConfig.for_model(
+        family,
         vocab_size=400,
-        hidden_size=96,
-        intermediate_size=112,
-        num_hidden_layers=3,
-        max_position_embeddings=4096,
         initializer_range=WEIGHT_SCALE,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
-        **shape,
+        **values,
     )
-    model = transformers.LlamaForCausalLM(config).to(dtype).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).to(dtype).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:  # transformers starts all norms at one, which would hide a swap
-                parameter.uniform_(0.5, 1.5)
+            if parameter.ndim == 1:  # transformers starts norms at one and biases at zero, which would hide a swap
+                parameter.uniform_(*((-0.2, 0.2) if name.endswith("bias") else (0.5, 1.5)))
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return model
@@ -79,9 +90,14 @@ def test_imported_model_computes_the_same(tmp_path: Path, tiny_tokenizer_folder:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_exported_folder_is_the_imported_one(tmp_path: Path, tiny_tokenizer_folder: Path, dtype: str) -> None:
-    theirs = _make(tmp_path / "hf", tiny_tokenizer_folder, SHAPES["grouped"], getattr(torch, dtype))
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [("grouped", "float32"), ("grouped", "bfloat16"), ("grouped", "float16"), ("starcoder", "bfloat16")],
+)
+def test_exported_folder_is_the_imported_one(
+    tmp_path: Path, tiny_tokenizer_folder: Path, shape: str, dtype: str
+) -> None:
+    theirs = _make(tmp_path / "hf", tiny_tokenizer_folder, SHAPES[shape], getattr(torch, dtype))
     checkpoint = _convert(tmp_path / "to-checkpoint", source={"kind": "hf", "path": str(tmp_path / "hf")})
     exported = _convert(tmp_path / "to-hf", source={"kind": "checkpoint", "path": str(checkpoint)}, target="hf")
     before, after = load_file(tmp_path / "hf" / "model.safetensors"), load_file(exported / "model.safetensors")
@@ -99,16 +115,20 @@ def test_exported_folder_is_the_imported_one(tmp_path: Path, tiny_tokenizer_fold
     assert again.generate(tokens, **options).tolist() == theirs.generate(tokens, **options).tolist()
 
 
-def test_checkpoint_made_here_loads_in_transformers(tmp_path: Path, tiny_tokenizer_folder: Path) -> None:
-    model = {
+MADE_HERE: dict[str, dict[str, Any]] = {
+    "llama": {"num_kv_heads": 2, "head_dim": 24, "rope_theta": 1e5},
+    "gpt_bigcode": {"kind": "gpt_bigcode", "activation": "gelu_tanh", "tie_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("family", MADE_HERE)
+def test_checkpoint_made_here_loads_in_transformers(tmp_path: Path, tiny_tokenizer_folder: Path, family: str) -> None:
+    model = MADE_HERE[family] | {
         "vocab_size": 400,
         "hidden_size": 96,
         "intermediate_size": 112,
         "num_layers": 3,
         "num_heads": 6,
-        "num_kv_heads": 2,
-        "head_dim": 24,
-        "rope_theta": 1e5,
     }
     source = {"kind": "random", "model": model, "tokenizer": str(tiny_tokenizer_folder), "seed": 3}
     checkpoint = _convert(tmp_path / "made", source=source)

@@ -111,7 +111,10 @@ def test_without_libtpu_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
     assert "pip install 'jaxwiz[plan]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/model").glob("codellama*.yaml")), ids=lambda path: path.stem)
+SHAPES = [*sorted((ROOT / "configs/model").glob("codellama*.yaml")), ROOT / "configs/model/starcoder-15b.yaml"]
+
+
+@pytest.mark.parametrize("path", SHAPES, ids=lambda path: path.stem)
 def test_shipped_shapes_have_the_size_in_their_name(path: Path):
     from jaxwiz.model.params import count_params
 

@@ -10,7 +10,7 @@ from jaxwiz.files import UserError
 from jaxwiz.model.config import LlamaConfig
 from jaxwiz.model.params import param_specs
 from jaxwiz.sharding.mesh import AXES
-from jaxwiz.sharding.rules import RULES, batch_sharding, batch_shards, param_shardings, sharding_of
+from jaxwiz.sharding.rules import RULES, batch_sharding, batch_shards, mesh_axes, param_shardings, sharding_of
 
 MESH = AbstractMesh((2, 2, 4, 2, 2), AXES, axis_types=(AxisType.Auto,) * 5)
 CONFIG = LlamaConfig(
@@ -29,6 +29,13 @@ def test_a_dimension_that_does_not_divide_is_named():
     specs = {"layers": {"attn": {"k": types.SimpleNamespace(shape=(30, 3), axes=("layers", "kv_heads"))}}}
     with pytest.raises(UserError, match=r"layers.attn.k: axis 'kv_heads' has size 3.*2 devices along tensor"):
         param_shardings(MESH, specs)
+
+
+def test_a_single_kv_head_lies_whole_on_all_devices():
+    assert mesh_axes("kv_heads", 1) == ()
+    assert sharding_of(MESH, "cache", (3, 1), ("pages", "kv_heads")).spec == PartitionSpec(None, None)
+    with pytest.raises(UserError, match="axis 'heads' has size 1"):  # of others a single one is a mistake
+        sharding_of(MESH, "q", (1,), ("heads",))
 
 
 def test_an_axis_without_a_rule_is_an_error():

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from jaxwiz.checkpoint.weights import load_weights, save_weights, tokenizer_folder
 from jaxwiz.config import ConfigError, parse_config
 from jaxwiz.files import UserError
+from jaxwiz.model.gpt_bigcode_config import GPTBigCodeConfig
+from jaxwiz.model.lora_config import LoraConfig
+from jaxwiz.model.params import init_params
 from jaxwiz.sharding.mesh import MeshConfig
 from jaxwiz.train.config import BatchConfig, ComputeConfig, OptimizerConfig, TrainConfig
 from jaxwiz.train.job import make_job, require_rows_divide
@@ -35,6 +39,19 @@ def test_a_sound_config_has_no_errors_and_tells_length_memory_and_disk(config: T
     text = "\n".join(finding.message for finding in findings)
     assert "2.00 epochs" in text and "memory" in text and "disk" in text
     assert not config.out.exists()
+
+
+def test_gpt_bigcode_is_trained_whole_and_adapters_of_it_are_an_error(config: TrainConfig, tmp_path: Path) -> None:
+    model = GPTBigCodeConfig(
+        vocab_size=MODEL.vocab_size, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, max_positions=256
+    )
+    params = init_params(model, jax.random.key(0))
+    save_weights(tmp_path / "starcoder", params, model, tokenizer_folder(config.checkpoint), {"source": "test"})
+    jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / "starcoder"), params)
+    whole = dataclasses.replace(config, checkpoint=tmp_path / "starcoder")
+    assert errors(whole) == []
+    (error,) = errors(dataclasses.replace(whole, lora=LoraConfig()))
+    assert "lora: not for models of kind 'gpt_bigcode'" in error
 
 
 def test_another_tokenizer_is_an_error_before_and_at_the_run(config: TrainConfig, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ import pytest
 from decoding import cached_pass, empty_cache
 from flax import nnx
 
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, ModelConfig
+from jaxwiz.model.decoder import hidden_states, logits
+from jaxwiz.model.gpt_bigcode_config import GPTBigCodeConfig
 from jaxwiz.model.layers import RMSNorm
-from jaxwiz.model.llama import hidden_states, logits
 from jaxwiz.model.params import abstract_params, init_params, param_specs
 from jaxwiz.model.rope_config import AnyScaling, DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 
@@ -91,7 +92,11 @@ def _with(scaling: AnyScaling) -> LlamaConfig:
 
 YARN = YarnScaling(factor=4.0, original_positions=64, beta_fast=2.0, beta_slow=0.5)
 LLAMA_3 = Llama3Scaling(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=16)
-CHANGES: dict[str, tuple[LlamaConfig, LlamaConfig]] = {
+CHANGES: dict[str, tuple[LlamaConfig, ModelConfig]] = {
+    "kind": (
+        TINY,
+        GPTBigCodeConfig(vocab_size=96, hidden_size=64, intermediate_size=48, num_layers=3, num_heads=4),
+    ),
     **{
         name: (TINY, dataclasses.replace(TINY, **{name: value}))
         for name, value in {
@@ -226,12 +231,12 @@ def test_initial_values_match_the_declarations(params: dict):
 
 
 def test_the_decoder_is_the_same_in_the_other_mode_of_nnx():
-    """The default is graph mode. Parameters, packed rows, cached decode, and two cases of the golden comparison."""
+    """The default is graph mode. Parameters, packed rows, cached decode, and golden comparisons of both families."""
     here = Path(__file__).parent
-    chosen = "initial_values or packed_segments or equals_the_full or mode_of_nnx_is_the or biased or llama_3_2_tied"
+    chosen = "initial_values or packed_segments or equals_the_full or mode_of_nnx_is_the or biased or starcoder"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", chosen]
     done = subprocess.run(
-        [*command, str(here / "test_llama.py"), str(here / "test_decoder_golden.py")],
+        [*command, str(here / "test_decoder.py"), str(here / "test_decoder_golden.py")],
         env={**os.environ, "NNX_GRAPH_MODE": "false", "NNX_GRAPH_UPDATES": "false"},
         cwd=here.parents[1],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The Llama decoder's forward pass, as pure functions of a parameter dict.
+"""The decoder's forward pass, Llama's and its relatives', as pure functions of a parameter dict.
 
 `hidden_states` takes whole (packed) rows; what reads and writes a cache of keys and values is `model/inference.py`.
 Layers are scanned over their stacked parameters, so compile time and program size do not grow with depth. Weights are
@@ -6,6 +6,7 @@ cast to the compute dtype where they are used; norms, rotations and softmax run 
 """
 
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jaxwiz.model.attention import PackedAttention, blocked_attention
-from jaxwiz.model.config import LlamaConfig
+from jaxwiz.model.config import LlamaConfig, ModelConfig
 from jaxwiz.model.embedding import look_up
-from jaxwiz.model.layers import DecoderLayer, RMSNorm
+from jaxwiz.model.family import family_of
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.params import Params, graph_of
 from jaxwiz.model.product import choose_product
@@ -26,7 +27,7 @@ from jaxwiz.sharding.rules import activation_sharding
 
 def hidden_states(
     params: Params,
-    config: LlamaConfig,
+    config: ModelConfig,
     tokens: jax.Array,
     positions: jax.Array,
     segment_ids: jax.Array | None = None,
@@ -53,7 +54,7 @@ def hidden_states(
       adapters: low-rank corrections of the projections; None: there are none.
       mesh: the devices over which hidden states are split as `sharding/rules.py` says; None: it is not said.
     """
-    turn = rotation(config, positions, segment_ids)
+    turn = rotation(config, positions, segment_ids) if isinstance(config, LlamaConfig) else None
     product = choose_product(compute_dtype, mesh)
 
     def placed(x: jax.Array) -> jax.Array:
@@ -68,7 +69,7 @@ def hidden_states(
         module = _layer_module(config, layer_params, compute_dtype)
         return module(x, turn, attend_in_row, layer_adapters, product), None
 
-    x = _embed(params, tokens, compute_dtype, mesh)
+    x = _embed(params, tokens, positions, compute_dtype, mesh)
     layer = with_remat(layer, remat, scanned=scan_layers)
     layers = (params["layers"], adapters and adapters.by_layer(config.num_layers))
     if scan_layers:
@@ -79,29 +80,36 @@ def hidden_states(
     return _final_norm(params, config, placed(x))
 
 
-def logits(params: Params, config: LlamaConfig, hidden: jax.Array) -> jax.Array:
+def logits(params: Params, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """Returns float32 next-token logits [..., V] of normed hidden states [..., D]."""
     kernel = head_kernel(params, config).astype(hidden.dtype)
     with jax.named_scope("head"):
         return jnp.einsum("...D,DV->...V", hidden, kernel, preferred_element_type=jnp.float32)
 
 
-def head_kernel(params: Params, config: LlamaConfig) -> jax.Array:
+def head_kernel(params: Params, config: ModelConfig) -> jax.Array:
     """Returns the output projection [D, V]: its own parameter, or the transposed embedding where the two are tied."""
     return params["embed"]["tokens"].T if config.tie_embeddings else params["head"]["kernel"]
 
 
-def _embed(params: Params, tokens: jax.Array, dtype: jnp.dtype, mesh: Mesh | None = None) -> jax.Array:
+def _embed(params: Params, tokens: jax.Array, positions: jax.Array, dtype: jnp.dtype, mesh: Mesh | None) -> jax.Array:
+    """Returns the rows [B, T, D] of the token table, plus those of the position table where the model has one."""
+
+    def rows(table: jax.Array, numbers: jax.Array, axis: str) -> jax.Array:
+        return table[numbers].astype(dtype) if mesh is None else look_up(table, numbers, dtype, mesh, axis)
+
     with jax.named_scope("embed"):
-        table = params["embed"]["tokens"]
-        return table[tokens].astype(dtype) if mesh is None else look_up(table, tokens, dtype, mesh)
+        tables = params["embed"]
+        x = rows(tables["tokens"], tokens, "vocab")
+        return x + rows(tables["positions"], positions, "positions") if "positions" in tables else x
 
 
-def _layer_module(config: LlamaConfig, layer_params: Params, dtype: jnp.dtype) -> DecoderLayer:
+def _layer_module(config: ModelConfig, layer_params: Params, dtype: jnp.dtype) -> Any:
     cast = jax.tree.map(lambda leaf: leaf.astype(dtype), layer_params)
-    return nnx.merge(graph_of(DecoderLayer, config), cast)
+    return nnx.merge(graph_of(family_of(config).layer, config), cast)
 
 
-def _final_norm(params: Params, config: LlamaConfig, x: jax.Array) -> jax.Array:
+def _final_norm(params: Params, config: ModelConfig, x: jax.Array) -> jax.Array:
     norm_params = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params["norm"])
-    return nnx.merge(graph_of(RMSNorm, config), norm_params)(x)
+    norm: Any = nnx.merge(graph_of(family_of(config).norm, config), norm_params)
+    return norm(x)
