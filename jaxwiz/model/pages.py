@@ -5,14 +5,13 @@ lengths and rows with a common prefix may name the same pages (vLLM's PagedAtten
 whose is the host's affair (`sample/page_table.py`).
 
 Attention goes over the table's columns one by one with a running softmax (arXiv 2205.14135), as many as the longest row
-has, and over all rows only as long as more than half of them have the column: what is computed follows the real lengths
-too. A column that a row does not have adds exact zeros, so no row's result depends on how many there are. Loops of
-unknown length make accelerators wait for the host, so there a given number of columns is taken at once instead.
+has: what is computed follows the real lengths too, and since a column that a row does not have adds exact zeros, no
+row's result depends on how many there are. Loops of unknown length make accelerators wait for the host, so there a
+given number of columns is taken at once instead.
 
 In int8 each token's key and value have one scale a head, the largest magnitude over 127.
 """
 
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -118,72 +117,43 @@ def paged_attention(q: jax.Array, k: Pool, v: Pool, view: PageView, columns: int
       columns: how many of the table's columns are attended to, all at once; None: one by one, as many as are needed.
     """
     B, T, K, G, H = q.shape
+    page_tokens = k.values.shape[2]
     rows = q.transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, H)  # every query of a kv head is a row of one product
     places = jnp.tile(view.positions, (1, G))[:, None, :, None]  # [B, 1, G*T, 1]
+
+    def scores(keys: jax.Array, scales: jax.Array | None, first: jax.Array | int) -> jax.Array:
+        found = jnp.einsum("BKQH,BKSH->BKQS", rows, keys.astype(q.dtype), preferred_element_type=jnp.float32)
+        found = found * H**-0.5 if scales is None else found * (scales * H**-0.5)[:, :, None]
+        return jnp.where(first + jnp.arange(keys.shape[2]) <= places, found, _MASKED_SCORE)
+
+    def weighted(weights: jax.Array, values: jax.Array, scales: jax.Array | None) -> jax.Array:
+        weights = weights if scales is None else weights * scales[:, :, None]
+        return jnp.einsum(
+            "BKQS,BKSH->BKQH", weights.astype(q.dtype), values.astype(q.dtype), preferred_element_type=jnp.float32
+        )
+
     if columns is None:
-        ends = jnp.max(jnp.where(view.valid, view.positions, 0), axis=1)
-        out = _page_by_page(rows, places, ends, k, v, view.table)
+        longest = jnp.max(jnp.where(view.valid, view.positions, 0))
+
+        def add_page(column: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            largest, total, mixed = carry
+            page = jax.lax.dynamic_index_in_dim(view.table, column, axis=1, keepdims=False)
+            (keys, key_scales), (values, value_scales) = _pages_at(k, page), _pages_at(v, page)
+            found = scores(keys, key_scales, column * page_tokens)
+            now_largest = jnp.maximum(largest, jnp.max(found, axis=-1, keepdims=True))
+            weights, kept = jnp.exp(found - now_largest), jnp.exp(largest - now_largest)
+            total = total * kept + jnp.sum(weights, axis=-1, keepdims=True)
+            return now_largest, total, mixed * kept + weighted(weights, values, value_scales)
+
+        begin = (jnp.full((B, K, G * T, 1), _MASKED_SCORE), jnp.zeros((B, K, G * T, 1)), jnp.zeros((B, K, G * T, H)))
+        _, total, mixed = jax.lax.fori_loop(0, longest // page_tokens + 1, add_page, begin)
+        out = mixed / total
     else:
         pages = view.table[:, :columns]
         (keys, key_scales), (values, value_scales) = _row_of(k, pages), _row_of(v, pages)
-        weights = jax.nn.softmax(_scores(rows, places, keys, key_scales, 0), axis=-1)
-        out = _weighted(weights, values, value_scales, q.dtype)
+        weights = jax.nn.softmax(scores(keys, key_scales, 0), axis=-1)
+        out = weighted(weights, values, value_scales)
     return out.astype(q.dtype).reshape(B, K, G, T, H).transpose(0, 3, 1, 2, 4)
-
-
-def _page_by_page(rows: jax.Array, places: jax.Array, ends: jax.Array, k: Pool, v: Pool, table: jax.Array) -> jax.Array:
-    """Returns float32 [B, K, Q, H]: queries [B, K, Q, H] at `places` [B, 1, Q, 1] over pages up to `ends` [B].
-
-    The longest rows come first, so that a column which less than a half or a quarter of them have costs no more.
-    """
-    B, K, Q, H = rows.shape
-    page_tokens = k.values.shape[2]
-    order = jnp.argsort(-ends)
-    rows, places, table, last_pages = rows[order], places[order], table[order], ends[order] // page_tokens
-
-    def add_page(column: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        largest, total, mixed = sums
-        count = total.shape[0]
-        page = jax.lax.dynamic_index_in_dim(table[:count], column, axis=1, keepdims=False)
-        (keys, key_scales), (values, value_scales) = _pages_at(k, page), _pages_at(v, page)
-        found = _scores(rows[:count], places[:count], keys, key_scales, column * page_tokens)
-        now_largest = jnp.maximum(largest, jnp.max(found, axis=-1, keepdims=True))
-        weights, kept = jnp.exp(found - now_largest), jnp.exp(largest - now_largest)
-        total = total * kept + jnp.sum(weights, axis=-1, keepdims=True)
-        return now_largest, total, mixed * kept + _weighted(weights, values, value_scales, rows.dtype)
-
-    sums: tuple[jax.Array, ...] = (
-        jnp.full((B, K, Q, 1), _MASKED_SCORE),
-        jnp.zeros((B, K, Q, 1)),
-        jnp.zeros((B, K, Q, H)),
-    )
-    first = jnp.int32(0)
-    counts = [count for count in (B, B // 2, B // 4) if count]
-    for count, next_count in itertools.pairwise([*counts, 0]):
-        columns = last_pages[next_count] + 1  # that more rows have than the next loop takes
-        added = jax.lax.fori_loop(first, columns, add_page, tuple(part[:count] for part in sums))
-        sums = tuple(part.at[:count].set(new) for part, new in zip(sums, added, strict=True))
-        first = columns
-    _, total, mixed = sums
-    return jnp.zeros_like(mixed).at[order].set(mixed / total)
-
-
-def _scores(
-    rows: jax.Array, places: jax.Array, keys: jax.Array, scales: jax.Array | None, first: jax.Array | int
-) -> jax.Array:
-    """Returns float32 scores [B, K, Q, S] of queries [B, K, Q, H] and keys [B, K, S, H] from position `first` on."""
-    found = jnp.einsum("BKQH,BKSH->BKQS", rows, keys.astype(rows.dtype), preferred_element_type=jnp.float32)
-    size = rows.shape[-1] ** -0.5
-    found = found * size if scales is None else found * (scales * size)[:, :, None]
-    return jnp.where(first + jnp.arange(keys.shape[2]) <= places, found, _MASKED_SCORE)
-
-
-def _weighted(weights: jax.Array, values: jax.Array, scales: jax.Array | None, dtype: jnp.dtype) -> jax.Array:
-    """Returns float32 [B, K, Q, H], the values [B, K, S, H] weighted by [B, K, Q, S], multiplied in `dtype`."""
-    weights = weights if scales is None else weights * scales[:, :, None]
-    return jnp.einsum(
-        "BKQS,BKSH->BKQH", weights.astype(dtype), values.astype(dtype), preferred_element_type=jnp.float32
-    )  # fmt: skip
 
 
 def _pages_at(pool: Pool, pages: jax.Array) -> tuple[jax.Array, jax.Array | None]:

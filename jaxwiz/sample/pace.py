@@ -51,5 +51,5 @@ class Pace:
         return None if self.page_by_page else min(most, 1 << 2 * -(-(pages - 1).bit_length() // 2))
 
 
-ON_CPU = Pace(chunks=(16, PAGE_TOKENS), prompt_tokens=256, steps=2, page_by_page=True)
+ON_CPU = Pace(chunks=(16, PAGE_TOKENS), prompt_tokens=256, steps=4, page_by_page=True)
 ELSEWHERE = Pace(chunks=(PAGE_TOKENS, 512), prompt_tokens=2048, steps=16, page_by_page=False)
