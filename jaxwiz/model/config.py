@@ -7,11 +7,12 @@ refused by name when a `config.json` asks for it, never ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag
 
 from jaxwiz.config import parse_config, section
 from jaxwiz.files import UserError
 from jaxwiz.model.gpt_bigcode_config import GPTBigCodeConfig, Size
+from jaxwiz.model.hf_config import build, key_faults, refuse
 from jaxwiz.model.rope_config import DEFAULT_THETA, DynamicScaling, RopeScaling, read_rope, write_rope
 
 # config.json keys whose other values would change the computation, with the values that this decoder implements. Beside
@@ -156,13 +157,7 @@ class LlamaConfig:
         """
         mistral = data.get("model_type") == "mistral"
         values = (_MISTRAL_DEFAULTS if mistral else _DEFAULTS) | data
-        faults = [f"{key}: missing; a Llama config.json has it" for key in _NEEDED if key not in data]
-        faults += [
-            f"{key} = {data[key]!r}: not supported, this decoder does {' or '.join(map(repr, allowed))}"
-            for key, allowed in _IMPLEMENTED.items()
-            if key in data and data[key] not in allowed
-        ]
-        faults += _window_faults(values, mistral)
+        faults = key_faults(data, "Llama", _NEEDED, _IMPLEMENTED) + _window_faults(values, mistral)
         theta, scaling = read_rope(data, faults)
         fields = {
             field: values[key]
@@ -176,16 +171,9 @@ class LlamaConfig:
                 fields["head_dim"] = values["hidden_size"] // values["num_attention_heads"]
             except (TypeError, ZeroDivisionError):
                 faults.append("head_dim: missing, and hidden_size / num_attention_heads is no number")
-        if not faults:
-            try:
-                return TypeAdapter(cls).validate_python(fields | {"rope_scaling": scaling})
-            except ValidationError as error:
-                for detail in error.errors():
-                    if detail["loc"]:
-                        faults.append(f"{_HF_KEYS[str(detail['loc'][0])]} = {detail['input']!r}: {detail['msg']}")
-                    else:  # a rule that joins fields
-                        faults.append(str(detail["ctx"]["error"]))
-        raise UserError("config.json: " + "; ".join(faults))
+        if faults:
+            refuse(faults)
+        return build(cls, fields | {"rope_scaling": scaling}, _HF_KEYS)
 
     def to_hf(self) -> dict[str, Any]:
         """Returns the `config.json` mapping that makes `transformers` build the same model."""

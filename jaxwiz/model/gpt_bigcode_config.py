@@ -7,10 +7,11 @@ in what a trained model computes, and this decoder trains without it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from jaxwiz.config import section
 from jaxwiz.files import UserError
+from jaxwiz.model.hf_config import build, key_faults, refuse
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -121,26 +122,14 @@ class GPTBigCodeConfig:
           UserError: a needed key is missing, or keys ask for what this decoder does not do; all are named.
         """
         values = _DEFAULTS | data
-        faults = [f"{key}: missing; a GPTBigCode config.json has it" for key in _NEEDED if key not in data]
-        faults += [
-            f"{key} = {data[key]!r}: not supported, this decoder does {' or '.join(map(repr, allowed))}"
-            for key, allowed in (_IMPLEMENTED | {"activation_function": tuple(_ACTIVATIONS)}).items()
-            if key in data and data[key] not in allowed
-        ]
-        if not faults:
-            fields = {field: values[key] for field, key in _HF_KEYS.items() if key in values}
-            fields["activation"] = _ACTIVATIONS[values["activation_function"]]
-            if fields.get("intermediate_size") is None and isinstance(values["n_embd"], int):
-                fields["intermediate_size"] = 4 * values["n_embd"]
-            try:
-                return TypeAdapter(cls).validate_python(fields)
-            except ValidationError as error:
-                for detail in error.errors():
-                    if detail["loc"]:
-                        faults.append(f"{_HF_KEYS[str(detail['loc'][0])]} = {detail['input']!r}: {detail['msg']}")
-                    else:  # a rule that joins fields
-                        faults.append(str(detail["ctx"]["error"]))
-        raise UserError("config.json: " + "; ".join(faults))
+        implemented = _IMPLEMENTED | {"activation_function": tuple(_ACTIVATIONS)}
+        if faults := key_faults(data, "GPTBigCode", _NEEDED, implemented):
+            refuse(faults)
+        fields = {field: values[key] for field, key in _HF_KEYS.items() if key in values}
+        fields["activation"] = _ACTIVATIONS[values["activation_function"]]
+        if fields.get("intermediate_size") is None and isinstance(values["n_embd"], int):
+            fields["intermediate_size"] = 4 * values["n_embd"]
+        return build(cls, fields, _HF_KEYS)
 
     def to_hf(self) -> dict[str, Any]:
         """Returns the `config.json` mapping that makes `transformers` build the same model."""

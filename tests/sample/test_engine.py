@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxwiz.model.llama import hidden_states, logits
+from jaxwiz.model.decoder import hidden_states, logits
 from jaxwiz.model.lora import Adapters
 from jaxwiz.model.lora_config import ALL_TARGETS, LoraConfig
 from jaxwiz.model.lora_params import init_lora, merge_lora
