@@ -29,8 +29,9 @@ def main() -> None:
         parser.error("there is no Chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        jaxwiz(["audit", str(options.run / "data"), "--html", str(folder / "audit.html")])
-        jaxwiz(["insight", str(options.run / "evolve"), "--html", str(folder / "insight.html")])
+        for command, step in (("audit", "data"), ("insight", "evolve")):
+            if code := jaxwiz([command, str(options.run / step), "--html", str(folder / f"{command}.html")]):
+                sys.exit(code)
         browser = Chromium(folder / "profile")
         try:
             take(browser, folder / "audit.html", "audit.png", 900)

@@ -36,7 +36,7 @@ from jaxwiz.llm.transport import Transport, make_transport
 Answers = queue.SimpleQueue[tuple[int, GenerationResult] | None]
 
 EVERYDAY_RETRIES = 2  # of one request, before anybody is told
-GATHERED_S = 0.02  # of answers that are reported together; nobody waits for a report
+GATHERED_S = 0.02  # between reports of answers; nobody waits for one
 LONG_WAIT_S = 60.0  # what a server may ask for before anybody is told
 
 
@@ -109,12 +109,16 @@ class OpenAIGenerator:
             answers.put(None)
 
     def _report(self, answers: Answers, on_results: OnResults) -> None:
-        """Reports answers until the queue yields None, those of `GATHERED_S` together: a report may end on a disk."""
-        ended = False
+        """Reports answers until the queue yields None: at once, but no sooner than `GATHERED_S` after the last report.
+
+        A report may end on a disk, so those that arrive meanwhile go together.
+        """
+        ended, due = False, 0.0
         while not ended:
             arrivals = [answers.get()]
             if arrivals[0] is not None:
-                time.sleep(GATHERED_S)
+                time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + GATHERED_S
             while not answers.empty():
                 arrivals.append(answers.get())
             ended = None in arrivals

@@ -1,7 +1,8 @@
-"""The families of decoders and the modules that each is made of: the one place where they are told apart by a table.
+"""The families of decoders and the modules that each is made of.
 
-Everything else derives from the modules' declarations (`model/params.py`) or is the same for all of them: the pass over
-layers (`model/decoder.py`), loss, mesh, conversion, cache and sampling.
+Beside its modules a family has a config and a table of Hugging Face's names (`convert/names.py`). What else there is of
+parameters derives from the modules' declarations (`model/params.py`), and the rest is the same for all of them: the
+pass over layers (`model/decoder.py`), loss, mesh, conversion, cache and sampling.
 """
 
 from collections.abc import Callable
