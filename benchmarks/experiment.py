@@ -166,7 +166,7 @@ def draw(path: Path, trainings: Mapping[str, Any], scores: Mapping[str, Any]) ->
         for seed, curve, heldout in zip(SEEDS, training["curves"], training["heldout_curves"], strict=True):
             axes.plot(*zip(*curve, strict=True), color=f"C{seed}", linewidth=0.8, alpha=0.6, label=f"seed {seed}")
             axes.plot(*zip(*heldout, strict=True), color=f"C{seed}", marker="o", linestyle="--")
-        axes.set_title(f"{SETS[name]}: loss, and held-out loss (dashed)", fontsize=10)
+        axes.set_title(f"{SETS[name]}: loss (dashed: held out)", fontsize=10)
         axes.set_xlabel("step")
         axes.legend(fontsize=8)
     axes = lower.subplots()
