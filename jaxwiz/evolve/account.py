@@ -79,11 +79,14 @@ class Account:
         used.prompt_tokens += result.prompt_tokens
         used.new_tokens += result.new_tokens
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.budget.max_tokens is not None or self.budget.max_cost is not None
+
     def affordable(self, requests: Sequence[GenerationRequest]) -> int:
         """Returns how many of `requests`, from the first, the budget has room for whatever they take."""
         most_tokens, most_cost = self.budget.max_tokens, self.budget.max_cost
-        if most_tokens is None and most_cost is None:
-            return len(requests)
         tokens, cost = self.tokens, self.cost or 0.0
         for count, request in enumerate(requests):
             prompt_tokens = len(request.prompt.encode()) // FEWEST_BYTES_PER_TOKEN + TEMPLATE_TOKENS

@@ -7,11 +7,12 @@ under way at the kill: their answers never came. Memory holds where each answer 
 
 import contextlib
 import fcntl
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from jaxwiz import files
 from jaxwiz.console import Advance
@@ -21,6 +22,8 @@ from jaxwiz.evolve.live import LiveView
 from jaxwiz.files import UserError
 from jaxwiz.llm.protocol import GenerationRequest, GenerationResult, TextGenerator
 from jaxwiz.llm.recording import RecordedAnswer, parse_line, recorded_lines, request_key
+
+COLLECT_AFTER = 20_000  # new objects; Python's own default, some hundreds, suits programs that hold little
 
 
 class JournalError(UserError):
@@ -164,7 +167,8 @@ class JournaledGenerator:
         self.is_broke = False
         self._generator = generator
         self._journal = journal
-        self._watch = LiveView(generator.activity, self.account, plan).watch
+        self._may_be_known = len(journal) > 0  # by an earlier process; answers of this one are to other calls
+        self._view = LiveView(generator.activity, self.account, plan)
 
     def ask(self, calls: Sequence[Call], title: str) -> list[GenerationResult | None]:
         """Returns the answers in the order of `calls`, with None for those that the budget left no room for.
@@ -173,51 +177,126 @@ class JournaledGenerator:
           calls: the questions; equal requests are asked once.
           title: what the progress display says.
         """
-        keys = [bytes.fromhex(request_key(self._generator.name, call.request)) for call in calls]
-        missing: dict[bytes, Call] = {}
-        answers: dict[bytes, GenerationResult] = {}
-        for key, call in zip(keys, calls, strict=True):
-            if key not in self._journal:
-                missing.setdefault(key, call)
-            elif key not in answers:
-                answers[key] = self._journal[key]
-                self.account.add(call.round, call.kind, answers[key])
-        if missing:
-            self._send(missing, title, answers)
-        return [answers.get(key) for key in keys]
+        phase = _Phase(calls, self._generator.name, self._journal, self.account)
+        if self._may_be_known or self.account.is_limited:
+            phase.find_all()
+        if phase.known == len(calls):
+            return phase.results()
+        first = 0
+        with self._view.watch(title, len(calls), phase.known) as advance, _rare_garbage_collection():
+            for wave in self._waves(phase):
+                self._send_wave(wave, phase, first, advance)
+                first += len(wave)
+        return phase.results()
 
-    def _send(self, missing: Mapping[bytes, Call], title: str, answers: dict[bytes, GenerationResult]) -> None:
-        """Asks in waves that the budget has room for, without a budget in one; what is durable goes into `answers`."""
-        keys = list(missing)
-        with self._watch(title, len(keys)) as advance:
-            while keys and not self.is_broke:
-                requests = [missing[key].request for key in keys]
-                count = self.account.affordable(requests)
-                self.is_broke = count == 0
-                self._send_wave(keys[:count], missing, requests[:count], answers, advance)
-                keys = keys[count:]
+    def _waves(self, phase: "_Phase") -> Iterator[Sequence[GenerationRequest]]:
+        """Yields what the budget has room for: all at once without one, else as many as can't exceed it, and again."""
+        if not self.account.is_limited:
+            yield phase
+            return
+        left = phase[:]
+        while left and not self.is_broke:
+            count = self.account.affordable(left)
+            self.is_broke = count == 0
+            if count:
+                yield left[:count]
+            left = left[count:]
 
-    def _send_wave(
-        self,
-        keys: Sequence[bytes],
-        calls: Mapping[bytes, Call],
-        requests: Sequence[GenerationRequest],
-        answers: dict[bytes, GenerationResult],
-        advance: Advance,
-    ) -> None:
+    def _send_wave(self, requests: Sequence[GenerationRequest], phase: "_Phase", first: int, advance: Advance) -> None:
+        """Asks requests, of which the first is that many-th of the phase; what is durable goes into its answers."""
+
         def keep(results: Mapping[int, GenerationResult]) -> None:
             name = self._generator.name
-            self._journal.append(
-                [
-                    RecordedAnswer(keys[index].hex(), name, calls[keys[index]].kind, result)
-                    for index, result in results.items()
-                ]
-            )
-            for index, result in results.items():
-                answers[keys[index]] = result
-                self.account.add(calls[keys[index]].round, calls[keys[index]].kind, result)
+            asked = [(*phase.asked[first + index], result) for index, result in results.items()]
+            self._journal.append([RecordedAnswer(key.hex(), name, call.kind, result) for key, call, result in asked])
+            for key, call, result in asked:
+                phase.answers[key] = result
+                self.account.add(call.round, call.kind, result)
             self.sent += len(results)
             advance(len(results))
 
-        if requests:
-            self._generator.generate_all(requests, keep)
+        self._generator.generate_all(requests, keep)
+
+
+@contextlib.contextmanager
+def _rare_garbage_collection() -> Iterator[None]:
+    """Lets the collector of cycles run once for many objects: it would go through all answers of a phase every time.
+
+    At thousands of calls a second that is 3% of the throughput.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], COLLECT_AFTER), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+class _Phase(Sequence[GenerationRequest]):
+    """The requests of a phase that the journal doesn't answer, each found when it is first looked at.
+
+    Keys take a while for a hundred thousand calls; a generator that only goes through them sends the first at once.
+
+    Attributes:
+      asked: key and call of each request that was found.
+      answers: by key: what the journal knows, and what has been answered since.
+    """
+
+    def __init__(self, calls: Sequence[Call], generator: str, journal: Journal, account: Account) -> None:
+        self.asked: list[tuple[bytes, Call]] = []
+        self.answers: dict[bytes, GenerationResult] = {}
+        self._calls, self._generator, self._journal, self._account = calls, generator, journal, account
+        self._keys: list[bytes] = []  # of the calls that were looked at
+        self._asked_keys: set[bytes] = set()
+
+    @property
+    def known(self) -> int:
+        """How many calls need not be asked, of those that were looked at."""
+        return len(self._keys) - len(self.asked)
+
+    def results(self) -> list[GenerationResult | None]:
+        """Returns the answer to each call, None where there is none."""
+        self.find_all()
+        return [self.answers.get(key) for key in self._keys]
+
+    def find_all(self) -> None:
+        """Looks at all calls, and enters those into the books that the journal answers."""
+        self._find(len(self._calls))
+
+    def _find(self, count: int) -> None:
+        """Looks on until `count` requests are found or all calls were looked at."""
+        while len(self.asked) < count and len(self._keys) < len(self._calls):
+            call = self._calls[len(self._keys)]
+            key = bytes.fromhex(request_key(self._generator, call.request))
+            self._keys.append(key)
+            if key in self._asked_keys or key in self.answers:
+                continue
+            if key in self._journal:
+                self.answers[key] = self._journal[key]
+                self._account.add(call.round, call.kind, self.answers[key])
+            else:
+                self._asked_keys.add(key)
+                self.asked.append((key, call))
+
+    def __iter__(self) -> Iterator[GenerationRequest]:
+        index = 0
+        while True:
+            self._find(index + 1)
+            if index == len(self.asked):
+                return
+            yield self.asked[index][1].request
+            index += 1
+
+    def __len__(self) -> int:
+        self.find_all()
+        return len(self.asked)
+
+    @overload
+    def __getitem__(self, index: int) -> GenerationRequest: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[GenerationRequest]: ...
+    def __getitem__(self, index: int | slice) -> GenerationRequest | list[GenerationRequest]:
+        self.find_all()
+        if isinstance(index, slice):
+            return [call.request for _, call in self.asked[index]]
+        return self.asked[index][1].request

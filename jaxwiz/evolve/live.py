@@ -52,19 +52,20 @@ class LiveView:
         self._seen: collections.deque[tuple[float, int, int]] = collections.deque()  # time, calls, tokens
 
     @contextmanager
-    def watch(self, title: str, total: int, terminal: "Console | None" = None) -> Iterator[Advance]:
+    def watch(self, title: str, total: int, known: int = 0, terminal: "Console | None" = None) -> Iterator[Advance]:
         """Yields what to call for each answer of a phase.
 
         Args:
           title: the phase's.
-          total: calls of it that are not answered yet.
+          total: calls of it.
+          known: calls of it that were answered before.
           terminal: where to draw; None: stderr, if that is a terminal.
         """
-        self._title, self._total, self._done, self._began = title, total, 0, self._clock()
+        self._title, self._total, self._done, self._began = title, total, known, self._clock()
         self._seen.clear()
-        self._seen.append((self._began, 0, self._account.tokens))
+        self._seen.append((self._began, known, self._account.tokens))
         if terminal is None and not sys.stderr.isatty():
-            with progress(title, total, unit="calls") as advance:
+            with progress(title, total, unit="calls", start=known) as advance:
                 line = ""
 
                 def log(units: int = 1, note: str = "") -> None:

@@ -8,11 +8,12 @@ rate limit that the server reports holds all workers back, not only the one that
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import random
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 from jaxwiz.console import warn
@@ -61,18 +62,21 @@ class OpenAIGenerator:
         """Answers all requests, many at a time; see `TextGenerator`.
 
         Calls are made by an event loop in a thread of its own: results are reported, which may mean to wait for a disk,
-        while it goes on; and it works where the caller's thread has a loop already, as in a notebook.
+        while it goes on; and it works where the caller's thread has a loop already, as in a notebook. `requests` is
+        gone through once, in the caller's thread, not much further than calls are under way.
         """
-        if not requests:
-            return
         answers: Answers = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
+        feed = _Feed(loop, requests, self._config.max_in_flight)
+        if not feed.fill():
+            loop.close()
+            return
         self._stop = _Stop(loop)
-        calls = loop.create_task(self._answer_all(requests, answers))
+        calls = loop.create_task(self._answer_all(feed, answers))
         thread = threading.Thread(target=_run_until_done, args=(loop, calls), name="calls")
         thread.start()
         try:
-            self._report(answers, on_results)
+            self._report(answers, feed, on_results)
         except BaseException:
             loop.call_soon_threadsafe(calls.cancel)
             raise
@@ -83,22 +87,21 @@ class OpenAIGenerator:
         if self._stop.fault:
             raise self._stop.fault
 
-    async def _answer_all(self, requests: Sequence[GenerationRequest], answers: Answers) -> None:
+    async def _answer_all(self, feed: "_Feed", answers: Answers) -> None:
         """Puts every answer into `answers`, then None, also if it fails."""
-        waiting = iter(enumerate(requests))
 
         async def work() -> None:
-            for index, request in waiting:
-                if self._stop.fault:
-                    return
+            while (asked := await feed.take()) and not self._stop.fault:
+                index, request = asked
                 try:
                     answers.put((index, await self._answer(transport, request)))
                 except GenerationError as fault:
                     self._stop.because(fault)
+                    feed.end()
 
         try:
             async with make_transport(self._config, self._key) as transport:
-                workers = asyncio.gather(*(work() for _ in range(min(self._config.max_in_flight, len(requests)))))
+                workers = asyncio.gather(*(work() for _ in range(feed.workers)))
                 try:
                     await workers
                 finally:
@@ -108,7 +111,7 @@ class OpenAIGenerator:
         finally:
             answers.put(None)
 
-    def _report(self, answers: Answers, on_results: OnResults) -> None:
+    def _report(self, answers: Answers, feed: "_Feed", on_results: OnResults) -> None:
         """Reports answers until the queue yields None: at once, but no sooner than `GATHERED_S` after the last report.
 
         A report may end on a disk, so those that arrive meanwhile go together.
@@ -126,8 +129,11 @@ class OpenAIGenerator:
             if results:
                 try:
                     on_results(results)
+                    if not self._stop.fault:
+                        feed.fill(len(results))
                 except StopAskingError as enough:
                     self._stop.because(enough)
+                    feed.end_soon()
 
     async def _answer(self, transport: Transport, request: GenerationRequest) -> GenerationResult:
         for attempt in range(self._config.max_retries + 1):
@@ -181,6 +187,57 @@ class OpenAIGenerator:
             await self._stop.wait_at_most(self._clock.sleep(seconds))
         finally:
             self.activity.waiting -= 1
+
+
+class _Feed:
+    """Requests on their way from the caller's thread to the loop's workers, as many ahead of them as there are workers.
+
+    Attributes:
+      workers: how many can have something to do.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, requests: Iterable[GenerationRequest], most: int) -> None:
+        self.workers = 0
+        self._loop = loop
+        self._left = enumerate(requests)
+        self._most = most
+        self._free = 2 * most  # how many more may be on their way or under way
+        self._is_all = False  # whether no more are left
+        self._queue: asyncio.Queue[tuple[int, GenerationRequest] | None] = asyncio.Queue()
+
+    def fill(self, answered: int = 0) -> bool:
+        """Sends on as many requests as were answered, at first twice as many as workers; says if there were any."""
+        self._free += answered
+        found = list(itertools.islice(self._left, self._free))
+        self.workers = min(self._most, self.workers + len(found))
+        if found:
+            self._loop.call_soon_threadsafe(self._put, found)
+        self._free -= len(found)
+        if self._free and not self._is_all:
+            self._is_all = True
+            self._loop.call_soon_threadsafe(self._put, [None])
+        return bool(found)
+
+    def end_soon(self) -> None:
+        """Lets nobody take another request; for the caller's thread."""
+        self._loop.call_soon_threadsafe(self.end)
+
+    def end(self) -> None:
+        """Lets nobody take another request; for the loop's thread."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+
+    def _put(self, found: Sequence[tuple[int, GenerationRequest] | None]) -> None:
+        for one in found:
+            self._queue.put_nowait(one)
+
+    async def take(self) -> tuple[int, GenerationRequest] | None:
+        """Returns the next request and its index; None if there are no more."""
+        taken = await self._queue.get()
+        if taken is None:
+            self._queue.put_nowait(None)  # for the next worker
+        return taken
 
 
 class _Stop:

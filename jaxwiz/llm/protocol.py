@@ -104,7 +104,7 @@ class TextGenerator(Protocol):
         """Answers all requests.
 
         Args:
-          requests: what to answer, in any number.
+          requests: what to answer, in any number; they may be found only when they are looked at, in this thread.
           on_results: called in this thread with {index into requests: answer}, each index exactly once, in any order,
             as soon as answers exist. If it raises, generation stops and the error passes through: `StopAskingError`
             after what is under way has come home, any other error at once.

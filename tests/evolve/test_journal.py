@@ -1,10 +1,14 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from jaxwiz.evolve.account import Account
+from jaxwiz.evolve.config import BudgetConfig
 from jaxwiz.evolve.journal import Call, Journal, JournaledGenerator
 from jaxwiz.files import UserError
-from jaxwiz.llm.protocol import GenerationError, GenerationRequest, GenerationResult
+from jaxwiz.llm.protocol import Activity, GenerationError, GenerationRequest, GenerationResult, OnResults
+from jaxwiz.llm.recording import request_key
 from tests.evolve.fakes import FakeGenerator
 
 
@@ -38,6 +42,46 @@ def test_what_is_journaled_is_not_asked_again(tmp_path: Path):
     assert asker.sent == 2
     assert asker.account.usage[1, "answer"].calls == 5
     assert asker.account.usage[1, "answer"].new_tokens == 15
+
+
+class OneByOne:
+    """Goes through its requests, and notes how many keys were made before each answer."""
+
+    name = "one by one"
+
+    def __init__(self, keys: list[str]) -> None:
+        self.activity = Activity()
+        self.keys, self.keys_before = keys, []
+
+    def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:
+        for index, request in enumerate(requests):
+            self.keys_before.append(len(self.keys))
+            on_results({index: echo(request)})
+
+
+@pytest.mark.parametrize(
+    ("account", "known", "keys_before"),
+    [
+        pytest.param(Account(), 0, [1, 2, 4], id="found as they are sent; the third is the second once more"),
+        pytest.param(Account(budget=BudgetConfig(max_tokens=10_000)), 0, [4, 4, 4], id="a budget counts them first"),
+        pytest.param(Account(), 1, [4, 4], id="what a journal knows comes first"),
+    ],
+)
+def test_a_request_is_sent_before_the_keys_of_all_others_are_made(
+    account: Account, known: int, keys_before: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keys: list[str] = []
+    generator = OneByOne(keys)
+    first, second, third = requests(3)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        JournaledGenerator(generator, journal).ask(calls(requests(known)), "an earlier run")
+        generator.keys_before.clear()
+        monkeypatch.setattr("jaxwiz.evolve.journal.request_key", lambda *call: keys.append("") or request_key(*call))
+        asker = JournaledGenerator(generator, journal, account)
+        answers = asker.ask(calls([first, second, second, third]), "test")
+    assert generator.keys_before == keys_before
+    assert [answer.text[-1] for answer in answers] == ["0", "1", "1", "2"]
+    assert (asker.sent, account.usage[1, "answer"].calls) == (len(keys_before), 3)
 
 
 def test_equal_requests_are_asked_once(tmp_path: Path):

@@ -67,6 +67,15 @@ def test_speed_is_that_of_the_last_30_seconds_and_falls_while_nothing_comes():
     assert "of the run" not in run.seen(), "without a plan nothing is said of the run"
 
 
+def test_what_an_earlier_run_has_answered_counts_as_done_and_not_as_speed():
+    run = Run(PLAN)
+    with run.view.watch("round 1: evolve", 100, known=60) as advance:
+        assert "60/100 calls" in run.seen() and "left not known yet" in run.seen()
+        run.answer(advance, 10.0, count=20)
+        seen = run.seen()
+    assert "80/100 calls" in seen and "speed 2.0 calls/s" in seen and "left 10 s of this phase" in seen
+
+
 def test_a_log_has_a_line_with_all_of_it(capsys: pytest.CaptureFixture):
     run = Run(PLAN)
     with run.view.watch("round 1: judge", 4) as advance:
@@ -82,7 +91,7 @@ def test_a_log_has_a_line_with_all_of_it(capsys: pytest.CaptureFixture):
 def test_a_terminal_is_drawn_upon_and_keeps_one_line_of_a_phase(capsys: pytest.CaptureFixture):
     run = Run(PLAN)
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with run.view.watch("round 1: evolve", 2, terminal) as advance:
+    with run.view.watch("round 1: evolve", 2, terminal=terminal) as advance:
         run.answer(advance, 4.0, count=2)
     drawn = terminal.file.getvalue()
     assert "2/2 calls" in drawn and "0.5 calls/s" in drawn

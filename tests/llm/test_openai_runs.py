@@ -85,6 +85,40 @@ def test_results_are_reported_in_the_callers_thread():
     assert threads == {threading.current_thread()}
 
 
+def test_requests_are_found_in_the_callers_thread_and_not_far_ahead_of_their_answers():
+    found: list[threading.Thread] = []
+    answered = 0
+    ahead: list[int] = []
+
+    def requests():
+        for number in range(50):
+            found.append(threading.current_thread())
+            yield request(str(number))
+
+    def on_results(results):
+        nonlocal answered
+        ahead.append(len(found) - answered)
+        answered += len(results)
+
+    with scripted_server(lambda prompt, before: chat(prompt)) as server:
+        Client(server, max_in_flight=3).generator.generate_all(requests(), on_results)
+    assert set(found) == {threading.current_thread()}
+    assert (answered, sorted(server.prompts)) == (50, sorted(map(str, range(50))))
+    assert max(ahead) == 6
+
+
+def test_an_error_while_requests_are_found_ends_the_calls():
+    def requests():
+        yield from map(request, "abcd")
+        raise OSError("the disk is gone")
+
+    with scripted_server(lambda prompt, before: chat(prompt)) as server:
+        client = Client(server, max_in_flight=1)
+        with pytest.raises(OSError, match="gone"):
+            client.generator.generate_all(requests(), lambda results: None)
+        assert client.ask(request("e"))[0].text == "e"
+
+
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}])
 def test_tokens_are_estimated_where_the_server_does_not_count_them(usage):
     reply = chat("12345678")
