@@ -10,7 +10,7 @@ LAUNCH_VENV := .venv-launch
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help quickstart test lint types test-parity test-ray test-aot test-multiprocess test-faults test-slurm test-launch clean
+.PHONY: help quickstart test lint types test-parity test-ray test-aot test-multiprocess test-faults test-slurm test-launch test-documents clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,7 +19,7 @@ quickstart: $(VENV)/.core  ## install, get the model, evolve, fine-tune, sample,
 	$(BIN)/jaxwiz run configs/pipeline/quickstart.yaml $(ARGS)
 
 test: $(VENV)/.dev  ## all tests but those that the next targets run
-	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot and not multiprocess and not faults and not slurm and not launch"
+	$(BIN)/python -m pytest -q -n 2 -m "not parity and not ray and not aot and not multiprocess and not faults and not slurm and not launch and not documents"
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -45,6 +45,9 @@ test-faults: $(VENV)/.dev  ## training that is killed, starved and moved about, 
 
 test-slurm: $(VENV)/.dev  ## a preempted job on a real Slurm of two nodes (apt-get install slurm-wlm munge; as root)
 	$(BIN)/python -m pytest -q -m slurm tests/launch
+
+test-documents: $(VENV)/.dev  ## every command of README and docs/, run on a tiny model
+	$(BIN)/python -m pytest -q -m documents tests/documents
 
 test-launch: $(LAUNCH_VENV)/.ready  ## manifests and Dockerfiles of launch/ before their platforms' validators
 	$(LAUNCH_VENV)/bin/python -m pytest -q -m launch tests/launch/test_manifests.py

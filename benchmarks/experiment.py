@@ -1,4 +1,4 @@
-"""Runs configs/pipeline/experiment-smollm2.yaml, then prints its table, and writes it, the figures and their picture.
+"""Runs configs/pipeline/smollm2-135m.yaml, then prints its table, and writes it, the figures and their picture.
 
     python benchmarks/experiment.py --rows code_alpaca_2k.json
     python benchmarks/experiment.py --rows code_alpaca_2k.json --offline FOLDER    # with the benchmarks' files there
@@ -35,7 +35,7 @@ from jaxwiz.evaluate.report import tally
 from jaxwiz.records import Verdict, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
-PIPELINE = ROOT / "configs" / "pipeline" / "experiment-smollm2.yaml"
+PIPELINE = ROOT / "configs" / "pipeline" / "smollm2-135m.yaml"
 RESULTS = ROOT / "benchmarks" / "results"
 SETS = {"seeds": "130 seeds", "alpaca": "Code Alpaca 2k", "evolved": "Code Alpaca 2k, evolved"}
 SEEDS = (1, 2, 3)

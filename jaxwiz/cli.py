@@ -6,6 +6,7 @@ is one message and exit code 2, never a traceback.
 
 import argparse
 import errno
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -35,6 +36,8 @@ from jaxwiz.stages import STAGES
 
 # Faults of the user's machine rather than of jaxwiz: a message says all, a traceback nothing more.
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+_OVERRIDE = re.compile(r"[A-Za-z][\w.-]*=")
 
 _COMMANDS: dict[str, ModuleType] = {
     "run": pipeline,
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: the command line without the program's name; None: this process's.
     """
-    options = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
         return _COMMANDS[options.command].run(options) if options.command in _COMMANDS else _run_stage(options)
     except (Exception, KeyboardInterrupt) as error:
@@ -82,6 +85,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jaxwiz {options.command}: {message}", file=sys.stderr)
         _tell_others(error, code)
         return code
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the parsed command line; overrides may also stand behind options, as in `--dry-run a.b=1`.
+
+    Raises:
+      SystemExit: it is none that the program takes, or it asks for help.
+    """
+    parser = _parser()
+    options, left = parser.parse_known_args(_joined(arguments))
+    if left and not (hasattr(options, "overrides") and all(_OVERRIDE.match(word) for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        options.overrides += left
+    return options
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxwiz.cli import main
+from jaxwiz.cli import main, parse_arguments
 from jaxwiz.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +28,15 @@ def test_stages_lists_what_each_reads_and_writes(capsys: pytest.CaptureFixture[s
     assert main(["stages"]) == 0
     out = capsys.readouterr().out
     assert all(stage.reads in out and ", ".join(stage.results) in out for stage in STAGES.values())
+
+
+def test_an_override_may_stand_behind_an_option(capsys: pytest.CaptureFixture[str]):
+    options = parse_arguments(["run", "a.yaml", "b.c=1", "--dry-run", "d.e=2", "f=3"])
+    assert (options.dry_run, options.overrides) == (True, ["b.c=1", "d.e=2", "f=3"])
+    for wrong in (["run", "a.yaml", "--dry-run", "d.e=2", "more"], ["stages", "--absent", "a=1"], ["stages", "a=1"]):
+        with pytest.raises(SystemExit):
+            parse_arguments(wrong)
+    assert "unrecognized arguments: d.e=2 more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "run", "check", "show"])

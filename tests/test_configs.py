@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxwiz.cli import main
 from jaxwiz.config import read_config_file
 from jaxwiz.config.loader import _sections
 from jaxwiz.pipeline import load_pipeline, show_file
@@ -27,6 +28,17 @@ def test_a_shipped_config_lies_in_the_folder_of_its_stage(path: Path):
     data = read_config_file(path)
     folder = path.relative_to(ROOT / "configs").parts[0]
     assert folder == ("pipeline" if isinstance(data.get("steps"), dict) else data["stage"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/pipeline").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_passes_its_check_from_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "jaxwiz").symlink_to(ROOT / "jaxwiz")  # the seeds; no runs of earlier days
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert main(["check", str(path)]) == 0
+    assert "\n0 error(s) in" in capsys.readouterr().out
 
 
 def test_there_is_a_config_for_every_stage():

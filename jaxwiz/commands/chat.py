@@ -14,7 +14,7 @@ lists the commands. template=none has the model go on from what is typed: comple
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint folder")
-    parser.add_argument("settings", nargs="*", metavar="a.b=value", help="settings that replace the defaults")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that replace the defaults")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,6 +27,6 @@ def run(options: argparse.Namespace) -> int:
     from jaxwiz.serve.chat import chat
     from jaxwiz.serve.config import ChatConfig
 
-    data = read_overrides(options.settings, {"checkpoint": str(options.checkpoint)})
+    data = read_overrides(options.overrides, {"checkpoint": str(options.checkpoint)})
     chat(parse_config(data, ChatConfig, "jaxwiz chat"), sys.stdin, sys.stdout)
     return 0

@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("loop", type=Path, metavar="LOOP.yaml", help="the loop's file, as in configs/loop/")
     parser.add_argument(
-        "values", nargs="*", metavar="a.b=value", help="values that replace those of the file; train.steps=9 a step's"
+        "overrides",
+        nargs="*",
+        metavar="a.b=value",
+        help="values that replace those of the file; train.steps=9 a step's",
     )
     parser.add_argument("--check", action="store_true", help="validate all of it and say what would run; run nothing")
 
@@ -26,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxwiz.evolve_loop.rounds import load_loop
     from jaxwiz.evolve_loop.run import describe, run_loop
 
-    loop = load_loop(options.loop, options.values)
+    loop = load_loop(options.loop, options.overrides)
     if options.check:
         print(describe(loop), end="")
         return 0

@@ -13,7 +13,7 @@ Exit code 0 after SIGTERM, once what is under way has been answered."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint folder")
-    parser.add_argument("settings", nargs="*", metavar="a.b=value", help="settings that replace the defaults")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings that replace the defaults")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file of settings")
 
 
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from jaxwiz.serve.config import ServeConfig
 
     base = {} if options.config is None else read_config_file(options.config)
-    data = read_overrides(options.settings, {**base, "checkpoint": str(options.checkpoint)})
+    data = read_overrides(options.overrides, {**base, "checkpoint": str(options.checkpoint)})
     config = parse_config(data, ServeConfig, str(options.config or "jaxwiz serve"))
     try:
         from jaxwiz.serve.run import serve

@@ -8,6 +8,7 @@ fit, what does it send), not for speed or results. `benchmarks/plan.py` does the
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from jaxwiz.cli import main
 from jaxwiz.model.remat import POLICIES
 from jaxwiz.plan.chips import GIB
+from tests.documents.pages import PAGES, lines_to_type
 
 pytestmark = [
     pytest.mark.aot,
@@ -23,6 +25,12 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "configs/train/wizardcoder.yaml")
+PLANS = [  # those that are whole; a name in capitals stands for a reader's own
+    line.removeprefix(".venv-aot/bin/")
+    for page in PAGES
+    for line in lines_to_type(page)
+    if "jaxwiz plan configs/" in line
+]
 SMALL = """
 vocab_size: 32000
 hidden_size: 1024
@@ -94,3 +102,9 @@ def test_a_step_that_does_not_fit_is_told_what_would(tmp_path: Path):
     assert code == 1
     assert found["best"] == "mesh.data=1 mesh.fsdp=16"
     assert found["plan"]["missing"] > 0
+
+
+@pytest.mark.parametrize("line", PLANS)
+def test_a_plan_that_a_page_shows_runs_and_fits(line: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    assert main(shlex.split(line)[1:]) == 0
