@@ -37,7 +37,7 @@ from jaxwiz.stages import STAGES
 # Faults of the user's machine rather than of jaxwiz: a message says all, a traceback nothing more.
 _MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
-_OVERRIDE = re.compile(r"[A-Za-z][\w.-]*=")
+_OVERRIDE = re.compile(r"[A-Za-z][\w./-]*=")
 
 _COMMANDS: dict[str, ModuleType] = {
     "run": pipeline,
@@ -97,6 +97,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options, left = parser.parse_known_args(_joined(arguments))
     if left and not (hasattr(options, "overrides") and all(_OVERRIDE.match(word) for word in left)):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if hasattr(options, "allow_change"):  # options that take words of their own leave overrides alone
+        left += [word for word in options.allow_change if _OVERRIDE.match(word)]
+        options.allow_change = [word for word in options.allow_change if not _OVERRIDE.match(word)]
+        if options.profile and _OVERRIDE.match(options.profile):
+            left.append(options.profile)
+            options.profile = ""
     if left:
         options.overrides += left
     return options

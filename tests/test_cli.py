@@ -33,6 +33,8 @@ def test_stages_lists_what_each_reads_and_writes(capsys: pytest.CaptureFixture[s
 def test_an_override_may_stand_behind_an_option(capsys: pytest.CaptureFixture[str]):
     options = parse_arguments(["run", "a.yaml", "b.c=1", "--dry-run", "d.e=2", "f=3"])
     assert (options.dry_run, options.overrides) == (True, ["b.c=1", "d.e=2", "f=3"])
+    options = parse_arguments(["train", "a.yaml", "--profile", "b=1", "--allow-change", "seed", "c/d=2"])
+    assert (options.profile, options.allow_change, options.overrides) == ("", ["seed"], ["c/d=2", "b=1"])
     for wrong in (["run", "a.yaml", "--dry-run", "d.e=2", "more"], ["stages", "--absent", "a=1"], ["stages", "a=1"]):
         with pytest.raises(SystemExit):
             parse_arguments(wrong)

@@ -12,6 +12,7 @@ from jaxwiz.evolve.config import BudgetConfig, PricesConfig
 from jaxwiz.llm.protocol import GenerationRequest, GenerationResult, StopAskingError
 
 FEWEST_BYTES_PER_TOKEN = 2  # of prompts that a budget must have room for: code and Chinese have more bytes a token
+KINDS = ("evolve", "judge", "answer", "difficulty")  # of calls, as a round goes
 TEMPLATE_TOKENS = 16  # that a chat template puts around a prompt
 
 
@@ -95,6 +96,11 @@ class Account:
             if (most_tokens is not None and tokens > most_tokens) or (most_cost is not None and cost > most_cost):
                 return count
         return len(requests)
+
+    def in_order(self) -> list[tuple[int, str, Usage]]:
+        """Returns all usage as (round, kind, usage), in the order of rounds and of a round's phases."""
+        used = ((round_number, kind, used) for (round_number, kind), used in self.usage.items())
+        return sorted(used, key=lambda one: (one[0], KINDS.index(one[1])))
 
     def _used(self) -> list[Usage]:
         """Returns all usage at once: a view of the run is drawn by another thread than the one that enters calls."""

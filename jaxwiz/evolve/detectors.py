@@ -11,7 +11,9 @@ from jaxwiz.evolve.operations import words_of
 
 # Reasons that are not the papers'; `checks.py` has the last four.
 _PURE = ("answered_instead", "asks_back", "answer_asks_back", "added_words_only")
-DETECTED = frozenset({*_PURE, "near_duplicate", "answer_does_not_parse", "answer_does_not_run", "answer_does_not_end"})
+DETECTED = frozenset(
+    {*_PURE, "contaminated", "near_duplicate", "answer_does_not_parse", "answer_does_not_run", "answer_does_not_end"}
+)
 FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 _STARTS_AS_ANSWER = re.compile(

@@ -205,9 +205,13 @@ class _Run:
             if result is None:
                 one.is_waiting = True
                 continue
-            verdict = eliminate.parse_verdict(result.text)
+            reason = eliminate.unfinished(result)
+            is_read = reason in ("", "truncated")  # a judge that explains itself is cut behind its verdict
+            verdict = eliminate.parse_verdict(result.text) if is_read else "unclear"
             self._statistics.add_verdict(round_number, verdict)
-            if verdict == "equal":
+            if not is_read:
+                one.update(rejected=f"judge_{reason}")
+            elif verdict == "equal":
                 one.update(rejected="judged_equal")
             elif verdict == "unclear" and self._config.eliminate.unclear_verdict == "reject":
                 one.update(rejected="judged_unclear")

@@ -225,7 +225,7 @@ def _rare_garbage_collection() -> Iterator[None]:
     At thousands of calls a second that is 3% of the throughput.
     """
     before = gc.get_threshold()
-    gc.set_threshold(max(before[0], COLLECT_AFTER), *before[1:])
+    gc.set_threshold(before[0] and max(before[0], COLLECT_AFTER), *before[1:])  # 0: it is switched off
     try:
         yield
     finally:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from jaxwiz.files import UserError
 
+TITLE_WORDS = 2  # least words of a title that counts as wording of the prompt
+SENTENCE_WORDS = 4  # the same of a method's first line
 LEAK_RUN_WORDS = 8
 
 _SLOT = re.compile(r"<<([A-Z]+)>>")
@@ -135,7 +137,11 @@ def _load_operation(name: str, folder: Path | None) -> Operation:
     return Operation(
         name=name,
         template=parse_template(text, ("PARENT",), method_file),
-        leak_phrases=tuple(words_of(phrase) for phrase in (*titles, sentence)),
+        leak_phrases=tuple(
+            words_of(phrase)
+            for phrase, fewest in (*((title, TITLE_WORDS) for title in titles), (sentence, SENTENCE_WORDS))
+            if len(words_of(phrase).split()) >= fewest  # "### Task" is no wording of ours
+        ),
         leak_runs=frozenset(runs_of_words(fixed, LEAK_RUN_WORDS)),
     )
 

@@ -27,6 +27,7 @@ from jaxwiz.llm.backends import make_generator
 from jaxwiz.llm.config import OpenAIBackend, OpenAIBatchBackend
 from jaxwiz.llm.key import read_key
 from jaxwiz.llm.protocol import GenerationError, TextGenerator
+from jaxwiz.llm.replay import ReplayGenerator
 
 
 def run(config: EvolveConfig) -> Path:
@@ -44,6 +45,8 @@ def run(config: EvolveConfig) -> Path:
             say(f"evolve: {len(journal)} calls are already answered in {journal_path(config)}")
         account = _account(config)
         generator = _generator(config, journal)
+        if isinstance(generator, ReplayGenerator):  # a program that fails only at times is not run again for a replay
+            journal.append([answer for answer in generator.ran if bytes.fromhex(answer.key) not in journal])
         checks = opened.enter_context(Checks(config.eliminate, config.out, journal, generator.name))
         plan = {stage.title: stage.calls for stage in forecast(seeds, config, prompts, {})}
         asker = JournaledGenerator(generator, journal, account, plan)

@@ -69,7 +69,7 @@ class Statistics:
                     "new_tokens": used.new_tokens,
                     "cost": account.price(used.prompt_tokens, used.new_tokens),
                 }
-                for (round_number, kind), used in account.usage.items()
+                for round_number, kind, used in account.in_order()
             ],
             "currency": account.currency,
         }
@@ -107,7 +107,7 @@ class Statistics:
         by_rules = tried - by_detectors
         verdicts: Counter[str] = sum(self._verdicts.values(), Counter())
         calls: Counter[str] = Counter()
-        for (_, kind), used in account.usage.items():
+        for _, kind, used in account.in_order():
             calls[kind] += used.calls
         prompt_tokens = sum(used.prompt_tokens for used in account.usage.values())
         new_tokens = sum(used.new_tokens for used in account.usage.values())

@@ -31,7 +31,7 @@ from jaxwiz.llm.protocol import (
     StopAskingError,
     estimate_tokens,
 )
-from jaxwiz.llm.retry import backoff_s, spread_s
+from jaxwiz.llm.retry import spread_s, wait_s
 from jaxwiz.llm.transport import Transport, make_transport
 
 Answers = queue.SimpleQueue[tuple[int, GenerationResult] | None]
@@ -68,8 +68,13 @@ class OpenAIGenerator:
         answers: Answers = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         feed = _Feed(loop, requests, self._config.max_in_flight)
-        if not feed.fill():
-            loop.close()
+        is_any = False
+        try:
+            is_any = feed.fill()
+        finally:
+            if not is_any:
+                loop.close()
+        if not is_any:
             return
         self._stop = _Stop(loop)
         calls = loop.create_task(self._answer_all(feed, answers))
@@ -168,15 +173,12 @@ class OpenAIGenerator:
 
     async def _back_off(self, fault: PassingError, reason: str, attempt: int) -> None:
         """Waits before the attempt after this one; holds back the others, too, if the server says that it is busy."""
-        if fault.wait_s is None:
-            wait_s = backoff_s(attempt, random.random())
-        else:
-            wait_s = spread_s(fault.wait_s, random.random())
-            if fault.is_rate_limit:
-                self._limiter.pause(self._clock.running_s() + fault.wait_s)
-        if attempt >= EVERYDAY_RETRIES or wait_s > LONG_WAIT_S:
-            warn(f"{self._config.base_url}: {reason}; attempt {attempt + 2} in {wait_s:.1f} s")
-        await self._wait(wait_s)
+        if fault.wait_s is not None and fault.is_rate_limit:
+            self._limiter.pause(self._clock.running_s() + fault.wait_s)
+        seconds = wait_s(attempt, fault.wait_s, random.random())
+        if attempt >= EVERYDAY_RETRIES or seconds > LONG_WAIT_S:
+            warn(f"{self._config.base_url}: {reason}; attempt {attempt + 2} in {seconds:.1f} s")
+        await self._wait(seconds)
 
     async def _wait(self, seconds: float) -> None:
         """Waits, or raises the fault that ends the run meanwhile."""

@@ -12,6 +12,7 @@ class ReplayGenerator:
 
     Attributes:
       name: that of the recorded generator, so that keys, and with them journals, agree.
+      ran: what running programs has shown.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,6 +23,7 @@ class ReplayGenerator:
         self.name = models[0]
         self.activity = Activity()
         self._path = path
+        self.ran = [answer for answer in answers if answer.kind == "run"]
         self._results = {answer.key: answer.result for answer in answers}
 
     def generate_all(self, requests: Sequence[GenerationRequest], on_results: OnResults) -> None:

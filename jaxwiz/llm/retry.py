@@ -36,6 +36,19 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return whole * (0.5 + jitter / 2)
 
 
+def wait_s(attempt: int, asked_s: float | None, jitter: float) -> float:
+    """Returns seconds to wait after failed attempt 0, 1, ..., of which the server asked for `asked_s`, or for none.
+
+    A request for less than the first backoff does not shorten ours: it is a date that has passed by our clock, or the
+    milliseconds until one more call is free for all clients; obeyed, all attempts would be over within one.
+    """
+    own_s = backoff_s(attempt, jitter)
+    if asked_s is None:
+        return own_s
+    asked_s = spread_s(asked_s, jitter)
+    return asked_s if asked_s >= FIRST_BACKOFF_S else max(asked_s, own_s)
+
+
 def asked_wait_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """Returns the wait that a server asks for, in seconds, or None if it asks for none that can be understood.
 

@@ -60,17 +60,21 @@ def serve(command: list[str]) -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen([*command, f"port={port}"])
+    last_moment = time.monotonic() + 120
     while process.poll() is None:
+        if time.monotonic() > last_moment:
+            process.kill()
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
             connection.request("GET", "/health")
             if connection.getresponse().status == 200:
                 process.send_signal(signal.SIGTERM)
-                return process.wait()
+                return process.wait(60)
         except OSError:
-            time.sleep(0.1)
+            pass
         finally:
             connection.close()
+        time.sleep(0.1)
     return process.returncode or 1
 
 

@@ -1,4 +1,4 @@
-"""README and the pages of docs/, typed line by line as they stand, in real processes, on a tiny model.
+"""README and the pages of docs/, typed line by line, in real processes, on a tiny model (see stand_in.py).
 
 Each page is gone through in its order, README and the guide first: what they make is what the others speak of. Lines
 that no test can run are listed with the reason; what needs a pod is run as the dry run of its script.

@@ -1,6 +1,7 @@
 """The faults of existing Evol-Instruct tools, each of which must not happen here.
 
-One test for each entry of the list in docs/evolving.md, "What other tools get wrong".
+Tests for the entries of the list in docs/evolving.md, "What other tools get wrong", but for three: of the budget
+(test_budget.py), of the order of completion (test_run.py) and of rounds that are scored (tests/evolve_loop).
 """
 
 import json

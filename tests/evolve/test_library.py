@@ -58,3 +58,11 @@ def test_called_again_it_asks_nothing_and_returns_the_same(tmp_path: Path):
     assert made == again
     assert first.requests and not second.requests
     assert {task.root for task in (*made.evolved, *made.rejected, *made.seeds)} == {"seed-00001", "add"}
+
+
+def test_the_recipes_have_the_rounds_and_the_quota_of_the_papers():
+    recipes = {name: read_config_file(CONFIGS / f"{name}.yaml") for name in ("wizardlm", "wizardcoder")}
+    assert {name: recipe["rounds"] for name, recipe in recipes.items()} == {"wizardlm": 4, "wizardcoder": 3}
+    assert recipes["wizardcoder"]["quotas"] == {"code/complexity": 0.1}
+    assert recipes["wizardlm"]["eliminate"] == {"detectors": []}
+    assert len(recipes["wizardlm"]["operations"]) == 6 and len(recipes["wizardcoder"]["operations"]) == 5

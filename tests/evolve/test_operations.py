@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxwiz.evolve.eliminate import leaks_prompt
 from jaxwiz.evolve.operations import PromptError, load_prompts, parse_template
 from jaxwiz.llm.protocol import GenerationRequest
 from jaxwiz.llm.recording import request_key
@@ -75,11 +76,20 @@ def test_leak_phrases_are_the_section_titles_and_the_method():
 def test_a_users_folder_goes_before_ours(tmp_path: Path):
     (tmp_path / "in_depth").mkdir()
     (tmp_path / "in_depth/deepen.txt").write_text("Dig.")
-    (tmp_path / "in_depth/rhyme.txt").write_text("Make it rhyme.")
+    (tmp_path / "in_depth/rhyme.txt").write_text("Make it rhyme well.")
     prompts = load_prompts(["in_depth/deepen", "in_depth/rhyme", "in_depth/concretize"], tmp_path)
     assert "exactly one method: Dig.\n" in prompts.operations["in_depth/deepen"].prompt("x")
-    assert " make it rhyme " in prompts.operations["in_depth/rhyme"].leak_phrases
+    assert " make it rhyme well " in prompts.operations["in_depth/rhyme"].leak_phrases
     assert "Replace its general concepts" in prompts.operations["in_depth/concretize"].prompt("x")
+
+
+def test_short_titles_and_methods_of_a_user_are_no_wording_that_could_leak(tmp_path: Path):
+    (tmp_path / "in_depth").mkdir()
+    (tmp_path / "in_depth/deepen.txt").write_text("Dig.")
+    (tmp_path / "in_depth/frame.txt").write_text("<<METHOD>>\n### Task\n<<PARENT>>\n### Evolved form of it\n")
+    operation = load_prompts(["in_depth/deepen"], tmp_path).operations["in_depth/deepen"]
+    assert operation.leak_phrases == (" evolved form of it ",)
+    assert not leaks_prompt("Dig for the task in a log.", "Read a log.", operation)
 
 
 @pytest.mark.parametrize("name", ["deepen", "in_depth/deeepen", "in_depth/frame", "../judge", "in_depth/../judge"])

@@ -1,6 +1,7 @@
 """The stage as a whole: the same bytes whatever the concurrency, and wherever it was killed."""
 
 import dataclasses
+import json
 import random
 import time
 from pathlib import Path
@@ -60,6 +61,45 @@ def test_killed_after_any_line_a_restart_ends_alike_and_asks_nothing_twice(unint
         assert run_with(again, config, monkeypatch) == results
         assert set(again.keys) == set(generator.keys) - {line[9:73].decode() for line in lines[:count]}
         assert len(again.keys) == len(lines) - count
+
+
+def test_verdicts_and_answers_asked_together_are_counted_in_the_order_of_phases(tmp_path: Path, monkeypatch):
+    config = config_for(tmp_path)
+    config = dataclasses.replace(config, calls=dataclasses.replace(config.calls, together=True))
+    results = run_with(FakeGenerator(), config, monkeypatch)  # it answers the last request first
+    calls = json.loads(results["statistics.json"])["calls"]
+    assert [call["kind"] for call in calls if call["round"] == 1] == ["evolve", "judge", "answer"]
+    (config.out / "statistics.json").unlink()
+    assert run_with(FakeGenerator(), config, monkeypatch) == results, "from the journal, where they stand otherwise"
+
+
+def test_a_replay_does_not_run_programs_again(tmp_path: Path, monkeypatch):
+    def reply(request: GenerationRequest) -> GenerationResult:
+        if request.max_new_tokens != 65:
+            return moody(request)
+        code = "x = 1" if request.seed % 2 else "1 / 0"
+        return GenerationResult(f"```python\n{code}  # {request.seed}\n```", "stop", 5, 5)
+
+    eliminate = EliminateConfig(decontaminate=(), detectors=("runs",), unsafe_no_sandbox=True)
+    config = config_for(tmp_path, eliminate=eliminate)
+    results = run_with(FakeGenerator(reply), config, monkeypatch)
+    assert b"answer_does_not_run" in results["rejected.jsonl"]
+    monkeypatch.undo()
+    monkeypatch.setattr("jaxwiz.sandbox.run_programs", None)
+    again = dataclasses.replace(
+        config, out=tmp_path / "replayed", generator=ReplayBackend(path=config.out / "journal.jsonl")
+    )
+    assert results_of(stage.run(again)) == results
+
+
+def test_a_verdict_that_was_filtered_is_none(tmp_path: Path, monkeypatch):
+    def reply(request: GenerationRequest) -> GenerationResult:
+        return GenerationResult("", "content_filter", 5, 0) if request.max_new_tokens == 16 else moody(request)
+
+    run_with(FakeGenerator(reply), config_for(tmp_path), monkeypatch)
+    tasks = list(read_records(tmp_path / "out/rejected.jsonl", EvolvedTask))
+    assert "judge_filtered" in {task.rejected for task in tasks}
+    assert {task.round for task in read_records(tmp_path / "out/evolved.jsonl", EvolvedTask)} == {0}
 
 
 def test_a_run_can_be_replayed_from_its_journal_alone(uninterrupted, tmp_path: Path, monkeypatch):

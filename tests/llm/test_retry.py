@@ -2,7 +2,7 @@ import email.utils
 
 import pytest
 
-from jaxwiz.llm.retry import LONGEST_BACKOFF_S, asked_wait_s, backoff_s, is_passing, parse_duration_s, spread_s
+from jaxwiz.llm.retry import LONGEST_BACKOFF_S, asked_wait_s, backoff_s, is_passing, parse_duration_s, spread_s, wait_s
 
 NOW_S = 1_700_000_000.0
 
@@ -56,7 +56,23 @@ def test_backoff_doubles_up_to_a_limit_and_is_spread_over_half_of_it():
 
 
 @pytest.mark.parametrize(
-    ("headers", "wait_s"),
+    ("attempt", "asked_s", "seconds"),
+    [
+        (0, None, 0.25),
+        (3, None, 2.0),
+        (3, 100.0, 100.0),
+        (3, 0.5, 0.5),  # less than our own, but a request
+        (3, 0.0, 2.0),  # a date that has passed, by our clock
+        (3, 0.006, 2.0),
+        (0, 0.4, 0.4),
+    ],
+)
+def test_a_server_is_obeyed_but_for_waits_that_would_end_all_attempts_at_once(attempt, asked_s, seconds):
+    assert wait_s(attempt, asked_s, 0.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked_s"),
     [
         ({}, None),
         ({"retry-after": "3"}, 3.0),
@@ -82,5 +98,5 @@ def test_backoff_doubles_up_to_a_limit_and_is_spread_over_half_of_it():
         ({"retry-after": "2", "x-ratelimit-reset-requests": "6m0s"}, 2.0),
     ],
 )
-def test_what_a_server_asks_for(headers, wait_s):
-    assert asked_wait_s(headers, NOW_S) == wait_s
+def test_what_a_server_asks_for(headers, asked_s):
+    assert asked_wait_s(headers, NOW_S) == asked_s
