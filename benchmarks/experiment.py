@@ -29,7 +29,7 @@ from rich.markdown import Markdown
 import jaxwiz
 from jaxwiz import files
 from jaxwiz.cli import main as run_jaxwiz
-from jaxwiz.evaluate.paired import Tally, adjust_for_many, compare
+from jaxwiz.evaluate.paired import SIGNIFICANT, Tally, adjust_for_many, compare
 from jaxwiz.evaluate.passk import estimate
 from jaxwiz.evaluate.report import tally
 from jaxwiz.records import Verdict, read_records
@@ -45,6 +45,10 @@ SCORES = (  # title, the evaluate step, whether base tests alone count
     ("MBPP", "mbpp", True),
     ("MBPP+", "mbpp", False),
 )
+NOTES = """pass@1, greedy, of 164 and of 378 tasks, with 95% intervals over tasks; the difference from the model before
+training, in points, with the p-value of an exact paired test, corrected for three sets (Holm). A set's pass rate of a
+task is that of its three models. MBPP's column has the tasks of MBPP+, judged by their base inputs alone.
+"""
 OFFLINE_FILES = {"humaneval_plus": "HumanEvalPlus*", "mbpp_plus": "MbppPlus*", "mbpp": "mbpp*"}
 STEPS_OF = {"humaneval": "humaneval_plus", "mbpp": "mbpp_plus"}
 
@@ -149,6 +153,20 @@ def table_of(trainings: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def reading_of(scores: Mapping[str, Any]) -> str:
+    """Returns, as Markdown, what the table allows to be said of each benchmark."""
+    lines = []
+    for title, sets in scores.items():
+        said = []
+        for name, label in SETS.items():
+            points, p_value = 100 * sets[name]["difference_difference"], sets[name]["corrected_p_value"]
+            seeds = ", ".join(f"{score:.1%}" for score in sets[name]["seeds"])
+            word = "within noise" if p_value >= SIGNIFICANT else ("better" if points > 0 else "worse")
+            said.append(f"{label}: {points:+.1f} points, {word} (seeds {seeds})")
+        lines.append(f"- **{title}** {'; '.join(said)}.")
+    return "\n".join(lines) + "\n"
+
+
 def cell(found: Mapping[str, Any]) -> str:
     text = f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
     if "corrected_p_value" not in found:
@@ -210,7 +228,7 @@ def main() -> None:
     if code:
         sys.exit(code)
     trainings, scores = read_trainings(options.run), read_scores(options.run)
-    table = table_of(trainings, scores)
+    table = f"{table_of(trainings, scores)}\n{NOTES}\n{reading_of(scores)}"
     result = {
         "jaxwiz": jaxwiz.__version__,
         "jax": jax.__version__,
