@@ -32,7 +32,7 @@ from jaxwiz.cli import main as run_jaxwiz
 from jaxwiz.evaluate.paired import SIGNIFICANT, Tally, adjust_for_many, compare
 from jaxwiz.evaluate.passk import estimate
 from jaxwiz.evaluate.report import tally
-from jaxwiz.records import Verdict, read_records
+from jaxwiz.records import Completion, Verdict, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = ROOT / "configs" / "pipeline" / "smollm2-135m.yaml"
@@ -103,6 +103,21 @@ def read_scores(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
                 **{f"difference_{key}": value for key, value in dataclasses.asdict(comparison).items()},
                 "corrected_p_value": p_value,
             }
+        found[title]["evolved"]["against_alpaca"] = dataclasses.asdict(compare(sets["alpaca"], sets["evolved"]))
+    return found
+
+
+def read_answers(run: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns by benchmark and set how long the answers are, in tokens, and which share was cut off."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for step in STEPS_OF:
+        for name in ("base", *SETS):
+            steps = [f"{step}-base"] if name == "base" else [f"{step}-{name}-{seed}" for seed in SEEDS]
+            answers = [one for each in steps for one in read_records(run / each / "completions.jsonl", Completion)]
+            found.setdefault(step, {})[name] = {
+                "mean_tokens": statistics.mean(one.new_tokens for one in answers),
+                "share_cut": statistics.mean(one.finish_reason == "length" for one in answers),
+            }
     return found
 
 
@@ -153,8 +168,8 @@ def table_of(trainings: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reading_of(scores: Mapping[str, Any]) -> str:
-    """Returns, as Markdown, what the table allows to be said of each benchmark."""
+def reading_of(scores: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
+    """Returns, as Markdown, what the figures allow to be said of each benchmark, and how long the answers are."""
     lines = []
     for title, sets in scores.items():
         said = []
@@ -163,7 +178,18 @@ def reading_of(scores: Mapping[str, Any]) -> str:
             seeds = ", ".join(f"{score:.1%}" for score in sets[name]["seeds"])
             word = "within noise" if p_value >= SIGNIFICANT else ("better" if points > 0 else "worse")
             said.append(f"{label}: {points:+.1f} points, {word} (seeds {seeds})")
+        against = sets["evolved"]["against_alpaca"]
+        said.append(
+            f"evolved rows against Code Alpaca alone: {100 * against['difference']:+.1f} points, "
+            f"p = {against['p_value']:.2g}"
+        )
         lines.append(f"- **{title}** {'; '.join(said)}.")
+    for step, sets in answers.items():
+        lengths = [
+            f"{label} {sets[name]['mean_tokens']:.0f} tokens, {sets[name]['share_cut']:.0%} cut off"
+            for name, label in {"base": "before", **SETS}.items()
+        ]
+        lines.append(f"- **Answers, {STEPS_OF[step]}:** {'; '.join(lengths)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -205,7 +231,8 @@ def draw(path: Path, trainings: Mapping[str, Any], scores: Mapping[str, Any]) ->
     axes.set_xticks([place + 0.3 for place in range(len(scores))], list(scores))
     axes.set_ylabel("pass@1, %")
     axes.set_title("Scores with 95% intervals; dots are the three seeds", fontsize=10)
-    axes.legend(fontsize=8)
+    axes.margins(y=0.18)  # room for the legend above the intervals
+    axes.legend(fontsize=8, ncols=4, loc="upper center")
     with files.atomic_file(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None})
 
@@ -228,7 +255,8 @@ def main() -> None:
     if code:
         sys.exit(code)
     trainings, scores = read_trainings(options.run), read_scores(options.run)
-    table = f"{table_of(trainings, scores)}\n{NOTES}\n{reading_of(scores)}"
+    answers = read_answers(options.run)
+    table = f"{table_of(trainings, scores)}\n{NOTES}\n{reading_of(scores, answers)}"
     result = {
         "jaxwiz": jaxwiz.__version__,
         "jax": jax.__version__,
@@ -236,6 +264,7 @@ def main() -> None:
         "evolution": json.loads((options.run / "evolve" / "statistics.json").read_text()),
         "trainings": trainings,
         "scores": scores,
+        "answers": answers,
     }
     files.write_text(RESULTS / "experiment.json", json.dumps(result, indent=1) + "\n")
     files.write_text(RESULTS / "experiment.md", table)
